@@ -1,0 +1,1 @@
+"""Vision transformers, their public weight formats, and feature extraction."""
