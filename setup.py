@@ -20,6 +20,10 @@ def read_readme():
   return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
+# tensorflow-cpu is built for the first of these, and not for all the others.
+LINUX_X86 = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+NOT_LINUX_X86 = "sys_platform != 'linux' or platform_machine != 'x86_64'"
+
 # A lower bound is the oldest release that the tests were run with. The exact
 # set of a tested installation is in launch/constraints.txt.
 DEPENDENCIES = [
@@ -37,9 +41,9 @@ DEPENDENCIES = [
   # TensorFlow no longer brings it, and clu.metric_writers imports it.
   "tensorboard>=2.19",
   # Only tf.data is used, on the CPU: this build is half the size and cannot
-  # take a GPU's memory or CUDA libraries from JAX. It is not made for macOS.
-  "tensorflow-cpu>=2.20; sys_platform != 'darwin'",
-  "tensorflow>=2.20; sys_platform == 'darwin'",
+  # take a GPU's memory or CUDA libraries from JAX. It is made for x86 only.
+  f"tensorflow-cpu>=2.20; {LINUX_X86}",
+  f"tensorflow>=2.20; {NOT_LINUX_X86}",
   "tensorflow-datasets>=4.9.8",
   "tqdm>=4.66",
 ]
