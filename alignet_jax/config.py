@@ -1,0 +1,343 @@
+"""Configs: loading a file, its short argument, and single fields.
+
+A config file defines `get_config(arg="")`, which returns a ConfigDict. The
+argument is what follows a colon, `configs/vit_b16.py:runlocal,seed=1`; single
+fields are set with `--config.teacher.lr=1e-3`. Whatever is misspelt is an error
+that gives the nearest valid name.
+
+`ml_collections.config_flags` is not used: it answers an unknown field with a
+traceback, a missing file with an empty config, and takes any tuple for a tuple.
+
+Usage:
+  config = load("configs/quickstart.py:seed=1")
+  config = apply_overrides(config, {"teacher.lr": "1e-3"})
+  parse_arg(arg, runlocal=False, seed=0)             # inside get_config
+"""
+
+import ast
+import copy
+import difflib
+import math
+import pathlib
+import re
+import runpy
+import traceback
+
+import ml_collections
+
+from alignet_jax import artifacts
+
+PACKAGE = pathlib.Path(__file__).resolve().parent
+
+BOOLS = {"true": True, "True": True, "false": False, "False": False}
+
+
+def split(spec):
+  """Splits `FILE[:arg]` into the path and the argument, both str."""
+  path, separator, arg = spec.partition(".py:")
+  if separator:
+    return f"{path}.py", arg
+  if spec.endswith(".py"):
+    return spec, ""
+  path, _, arg = spec.partition(":")
+  return path, arg
+
+
+def find(path):
+  """Finds a config file.
+
+  Args:
+    path: Absolute, or relative to the working directory; or to the root of the
+      repository, or to the installed package, which holds the same `configs`.
+
+  Returns:
+    The absolute path.
+
+  Raises:
+    artifacts.InputError: If there is none; names the nearest one.
+  """
+  bases = (pathlib.Path.cwd(), PACKAGE, PACKAGE.parent)
+  for base in bases:
+    if (base / path).is_file():
+      return (base / path).resolve()
+  wanted = pathlib.PurePath(path)
+  known = {}
+  for base in bases:
+    for folder in (base / wanted.parent, base / "configs"):
+      for file in sorted(folder.glob("*.py")):
+        if re.search(r"^def get_config\(", file.read_text("utf-8"), re.M):
+          known.setdefault(file.stem, file)
+  if not known:
+    raise artifacts.InputError(f"There is no config file {path}.")
+  near = nearest(wanted.stem, known)
+  raise artifacts.InputError(
+    f"There is no config file {path}. The nearest one is {_short(known[near])};"
+    f" there are: {', '.join(sorted(known))}."
+  )
+
+
+def load(spec):
+  """Loads a config.
+
+  Args:
+    spec: `FILE[:arg]`; for where the file is looked for, see `find`.
+
+  Returns:
+    A locked ConfigDict.
+
+  Raises:
+    artifacts.InputError: If there is no such file, it cannot be run, or the
+      argument is not one of those that it takes.
+  """
+  name, arg = split(spec)
+  path = find(name)
+  try:
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+      raise artifacts.InputError("it defines no function get_config(arg).")
+    config = get_config(arg)
+  except artifacts.InputError as error:
+    raise artifacts.InputError(f"{_short(path)}: {error}") from error
+  except Exception as error:
+    raise artifacts.InputError(
+      f"{_short(path)} cannot be run: {_place(error, path)}"
+      f"{type(error).__name__}: {error}"
+    ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise artifacts.InputError(
+      f"{_short(path)}: get_config returned {type(config).__name__}; a"
+      " ConfigDict is needed."
+    )
+  return config.lock()
+
+
+def parse_arg(arg, **defaults):
+  """Parses the argument of a config file.
+
+  Args:
+    arg: `name` or `name=value`, separated by commas; "" for none. A name alone
+      means true.
+    **defaults: The names allowed. The type of the default is that of the value:
+      bool, int, float or str.
+
+  Returns:
+    A ConfigDict with the names of `defaults`.
+
+  Raises:
+    artifacts.InputError: If a name is unknown or a value has another type.
+  """
+  values = dict(defaults)
+  for item in filter(None, (part.strip() for part in arg.split(","))):
+    name, has_value, text = item.partition("=")
+    if name not in defaults:
+      raise artifacts.InputError(
+        f"There is no argument {name!r}.{did_you_mean(name, defaults)}"
+      )
+    if not has_value and not isinstance(defaults[name], bool):
+      raise artifacts.InputError(
+        f"The argument {name!r} needs a value of type"
+        f" {type(defaults[name]).__name__}, such as {name}={defaults[name]}."
+      )
+    values[name] = parse_value(
+      text if has_value else "true", defaults[name], f"The argument {name}"
+    )
+  return ml_collections.ConfigDict(values)
+
+
+def apply_overrides(config, overrides):
+  """Sets single fields from text.
+
+  Args:
+    config: ConfigDict; is not changed.
+    overrides: Dotted field, without "config." -> text of the value, read as the
+      type of the present value; see `parse_value`.
+
+  Returns:
+    A locked copy.
+
+  Raises:
+    artifacts.InputError: If there is no such field or the type is another.
+  """
+  config = copy.deepcopy(config)  # keeps the types of placeholders
+  for field, text in overrides.items():
+    _override(config, field, text)
+  return config.lock()
+
+
+def parse_value(text, present, name):
+  """Reads text as the type of a present value.
+
+  Args:
+    text: The text, such as "1e-3", "true", "(1, 2)" or "1,2".
+    present: A bool, int, float, str, tuple or list; where it is None, or an
+      empty tuple or list, numbers are recognised and all else is a str.
+    name: What is set, for the error message.
+
+  Returns:
+    A value of the type of `present`; a float may be written as an int.
+
+  Raises:
+    artifacts.InputError: If the text is not of that type; names both.
+  """
+  try:
+    return _parse(text, present)
+  except (ValueError, KeyError):
+    raise artifacts.InputError(
+      f"{name} is {_describe(present)}, and {text!r} is not."
+    ) from None
+
+
+def nearest(name, known):
+  """The one of the known names that is most like the given one."""
+  return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def did_you_mean(name, known):
+  """The end of an error message: the nearest name, and all of them."""
+  known = list(known)
+  if not known:
+    return " There are none."
+  return (
+    f" Did you mean {nearest(name, known)!r}? There are: {', '.join(known)}."
+  )
+
+
+def _override(config, field, text):
+  """Sets one field in place."""
+  group, path = config, "config"
+  *parents, leaf = field.split(".")
+  for i, key in enumerate([*parents, leaf]):
+    if not isinstance(group, ml_collections.ConfigDict):
+      raise artifacts.InputError(
+        f"There is no config.{field}: {path} is {_describe(group)}, not a"
+        " group of fields."
+      )
+    if key not in group:
+      raise artifacts.InputError(
+        f"There is no config.{field}. Did you mean"
+        f" {_nearest_field(config, group, path, key)}? The fields of {path}"
+        f" are: {', '.join(sorted(group)) or 'none'}."
+      )
+    path = f"{path}.{key}"
+    if i < len(parents):
+      group = group[key]
+  present = group[leaf]
+  if isinstance(present, ml_collections.ConfigDict):
+    raise artifacts.InputError(
+      f"{path} is a group of fields; set one of them:"
+      f" {', '.join(f'{path}.{key}' for key in sorted(present))}."
+    )
+  if present is None:
+    # A placeholder of ml_collections knows the type that it waits for.
+    waits_for = group.get_type(leaf)
+    present = waits_for() if waits_for in (bool, int, float, str) else None
+  group[leaf] = parse_value(text, present, path)
+
+
+def _nearest_field(config, group, path, key):
+  """The nearest field at this level, or the same name at another one."""
+  elsewhere = [name for name in _groups(config) if key in name[1]]
+  if elsewhere and not difflib.get_close_matches(key, list(group)):
+    return f"{elsewhere[0][0]}.{key}"
+  return f"{path}.{nearest(key, group)}" if group else "config"
+
+
+def _groups(config, path="config"):
+  """All groups of a config with their dotted names, the outermost first."""
+  groups = [(path, config)]
+  for key in config:
+    if isinstance(config[key], ml_collections.ConfigDict):
+      groups += _groups(config[key], f"{path}.{key}")
+  return groups
+
+
+def _parse(text, present):
+  """`parse_value` with a bare ValueError or KeyError."""
+  if isinstance(present, bool):
+    return BOOLS[text]
+  if isinstance(present, int):
+    return int(text)
+  if isinstance(present, float):
+    value = float(text)
+    if math.isnan(value):
+      raise ValueError
+    return value
+  if isinstance(present, str):
+    return text
+  if isinstance(present, (tuple, list)):
+    return type(present)(_parse_items(text, present))
+  return _guess(text)
+
+
+def _parse_items(text, present):
+  """Reads a sequence, each item as one of the types of the present items."""
+  items = _split_items(text)
+  for kind in (bool, int, float, str):
+    matching = [item for item in present if type(item) is kind]
+    if present and len(matching) == len(present):
+      return [_parse(item, matching[0]) for item in items]
+  values = [_guess(item) for item in items]
+  kinds = {type(item) for item in present}
+  # A whole number may stand where numbers with a fraction do.
+  kinds |= {int} if float in kinds else set()
+  if kinds and not {type(value) for value in values} <= kinds:
+    raise ValueError
+  return values
+
+
+def _split_items(text):
+  """Splits "(1, 2)", "1,2", "a,b" or "('a', 'b')" into the texts of items."""
+  try:
+    literal = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    literal = None
+  if isinstance(literal, str):
+    return [literal]
+  if isinstance(literal, (tuple, list)):
+    if any(isinstance(item, str) for item in literal):
+      return [i if isinstance(i, str) else repr(i) for i in literal]
+  inner = text.strip()
+  if inner[:1] + inner[-1:] in ("()", "[]"):
+    inner = inner[1:-1]
+  items = [item.strip() for item in inner.split(",")]
+  return items if items[-1] else items[:-1]
+
+
+def _guess(text):
+  """Reads a number, bool or none if the text is one, else leaves it a str."""
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return {**BOOLS, "None": None, "none": None}.get(text, text)
+
+
+def _describe(value):
+  """Such as "a float (now 0.1)"."""
+  if isinstance(value, (tuple, list)):
+    return f"a {type(value).__name__} (now {value})"
+  kind = {bool: "true or false", int: "an int", str: "a str"}.get(
+    type(value), f"a {type(value).__name__}"
+  )
+  return f"{kind} (now {value!r})"
+
+
+def _place(error, path):
+  """The line of the config file at which an error arose, such as "line 7: "."""
+  if isinstance(error, SyntaxError):
+    return f"line {error.lineno}: "
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename == str(path)
+  ]
+  return f"line {lines[-1]}: " if lines else ""
+
+
+def _short(path):
+  """A path as one would type it: relative, where that is shorter."""
+  try:
+    return str(path.relative_to(pathlib.Path.cwd()))
+  except ValueError:
+    return str(path)

@@ -1,0 +1,132 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a file.
+
+Both show the rate and the remaining time, so that a reader of a log knows as
+much as one who looks at the terminal.
+
+Usage:
+  with progress.Progress(num_steps, unit="steps", label="student") as bar:
+    for step in range(num_steps):
+      ...
+      bar.update(loss=loss)
+  progress.write("one line that does not break a bar")
+"""
+
+import sys
+import time
+
+import tqdm
+
+# Seconds between two lines where there is no terminal.
+INTERVAL = 5.0
+
+
+class Progress:
+  """Shows how far a loop is; a context manager.
+
+  On a terminal this is a bar of tqdm. Elsewhere it prints at most one line per
+  `INTERVAL` seconds and one at the end, each written through at once.
+  """
+
+  def __init__(self, total, *, unit, label, initial=0):
+    """Prepares the display; nothing is printed yet.
+
+    Args:
+      total: How many units there are to do.
+      unit: Their name in the plural, such as "steps".
+      label: What is being done, such as the name of the stage.
+      initial: How many were done by an earlier run; they do not count for the
+        rate.
+    """
+    self._total = total
+    self._unit = unit
+    self._label = label
+    self._initial = initial
+    self._done = initial
+    self._info = {}
+    self._bar = None
+
+  def __enter__(self):
+    """Starts the clock, and draws the bar if there is a terminal."""
+    self._start = self._shown = time.monotonic()
+    self._done_when_shown = self._done
+    if sys.stdout.isatty():
+      self._bar = tqdm.tqdm(
+        desc=self._label,
+        total=self._total,
+        initial=self._initial,
+        unit=f" {self._unit}",
+        file=sys.stdout,
+        dynamic_ncols=True,
+      )
+    return self
+
+  def update(self, n=1, **info):
+    """Counts further units.
+
+    Args:
+      n: How many were done since the last call.
+      **info: Numbers or words to show, such as the loss.
+    """
+    self._done += n
+    self._info = info
+    if self._bar is not None:
+      if info:
+        self._bar.set_postfix_str(_format_info(info), refresh=False)
+      self._bar.update(n)
+      return
+    now = time.monotonic()
+    if now - self._shown >= INTERVAL and self._done < self._total:
+      # The rate since the last line: compilation would spoil that since the
+      # start for a long time.
+      rate = (self._done - self._done_when_shown) / (now - self._shown)
+      words = [f"{rate:.4g} {self._unit}/s"]
+      if rate > 0:
+        remaining = (self._total - self._done) / rate
+        words.append(f"{format_seconds(remaining)} left")
+      self._print(words)
+      self._shown, self._done_when_shown = now, self._done
+
+  def __exit__(self, kind, error, trace):
+    """Prints the last line, unless the loop was left by an error."""
+    if self._bar is not None:
+      self._bar.close()
+    elif kind is None:
+      seconds = time.monotonic() - self._start
+      rate = (self._done - self._initial) / max(seconds, 1e-9)
+      self._print([format_seconds(seconds), f"{rate:.4g} {self._unit}/s"])
+
+  def _print(self, words):
+    share = 100 * self._done // max(self._total, 1)
+    if self._info:
+      words = [*words, _format_info(self._info)]
+    print(
+      f"{self._label}: {self._done}/{self._total} {self._unit} ({share}%),"
+      f" {', '.join(words)}",
+      flush=True,
+    )
+
+
+def write(line):
+  """Prints one line at once, above a bar if there is one."""
+  if sys.stdout.isatty():
+    tqdm.tqdm.write(line, file=sys.stdout)
+  else:
+    print(line, flush=True)
+
+
+def format_seconds(seconds):
+  """Such as "7.2 s", "3 min 04 s" or "2 h 05 min"."""
+  if seconds < 59.95:
+    return f"{seconds:.1f} s"
+  minutes, rest = divmod(round(seconds), 60)
+  if minutes < 60:
+    return f"{minutes} min {rest:02d} s"
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours} h {minutes:02d} min"
+
+
+def _format_info(info):
+  return ", ".join(
+    f"{name} {value}" if isinstance(value, str) else f"{name} {value:.4g}"
+    for name, value in info.items()
+  )
