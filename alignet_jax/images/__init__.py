@@ -1,0 +1,1 @@
+"""Image collections: where pictures come from and how they are resized."""
