@@ -1,0 +1,1 @@
+"""Clusters, triplets and their labels: the data that a student learns from."""
