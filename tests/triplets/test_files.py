@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from alignet_jax import artifacts
+from alignet_jax.triplets import files
+
+INDICES = np.array([[0, 1, 2], [4, 2, 6], [5, 3, 1]])
+SIMS = np.array([[5.0, 2.0, 1.0], [4.0, 4.0, -1.0], [0.5, 0.1, 0.3]])
+
+
+def test_round_trip_in_the_released_layout(tmp_path):
+  path = files.path_of(tmp_path, "aligned", "train", "cluster_border")
+  assert path == tmp_path / "aligned" / "train_cluster_border.npz"
+  names = np.array([["a", "bc", "d"]] * 3)
+  files.write(path, INDICES, SIMS, filenames=names)
+  with np.load(path, allow_pickle=False) as stored:
+    assert sorted(stored.files) == ["filenames", "indices", "similarities"]
+    assert stored["similarities"].dtype == np.float32
+    assert stored["indices"].dtype == np.int64
+    np.testing.assert_array_equal(stored["filenames"], names)
+  triplets = files.read(path, num_images=7)
+  np.testing.assert_array_equal(triplets.indices, INDICES)
+  np.testing.assert_array_equal(triplets.pair_sims, SIMS.astype(np.float32))
+  # The last row has s02 < s12; the tie of s01 and s02 is sorted.
+  assert triplets.num_unsorted == 1
+
+
+def test_filenames_stay_on_disk(tmp_path):
+  # Strings of type object need pickle; to read them would be an error.
+  path = tmp_path / "x.npz"
+  names = np.array([["a", None, 3]] * 3, dtype=object)
+  np.savez(
+    path, indices=INDICES, similarities=SIMS.astype("f4"), filenames=names
+  )
+  assert files.read(path).indices.shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+  ("indices", "sims", "message"),
+  [
+    (INDICES, SIMS[:, [1, 0, 2]], r"triplet 0 .*\[2\.0, 5\.0, 1\.0\].*2 of 3"),
+    (INDICES, SIMS[:, [2, 1, 0]], r"triplet 0 has another largest"),
+    (INDICES + [0, 0, 1], SIMS, r"triplet 1 .*of 7 images: \[4, 2, 7\].*1 of"),
+    (INDICES - 1, SIMS, r"triplet 0 has an index outside"),
+    (INDICES * [[1], [0], [1]], SIMS, r"triplet 1 holds an image twice"),
+    (INDICES, SIMS * [[1], [1], [np.nan]], r"triplet 2 .*not finite"),
+    (INDICES[:2], SIMS, r"'similarities' must be float\[n 3\]"),
+    (INDICES[:, :2], SIMS, r"'indices' must be int\[n 3\]"),
+    (INDICES * 1.0, SIMS, r"'indices' must be int.*not float64\[3, 3\]"),
+    (np.int64(3), SIMS, r"'indices' must be int"),
+  ],
+)
+def test_violations_are_named(tmp_path, indices, sims, message):
+  path = tmp_path / "broken.npz"
+  np.savez(path, indices=indices, similarities=sims)
+  with pytest.raises(artifacts.InputError, match=r"broken\.npz.*" + message):
+    files.read(path, num_images=7)
+
+
+def test_writer_refuses_an_odd_image_that_does_not_stand_last(tmp_path):
+  path = tmp_path / "refused.npz"
+  with pytest.raises(artifacts.InputError, match="another largest"):
+    files.write(path, INDICES, SIMS[:, ::-1])
+  assert not path.exists()
+
+
+def test_missing_files_and_arrays_are_named(tmp_path):
+  with pytest.raises(artifacts.InputError, match=r"absent\.npz does not exi"):
+    files.read(tmp_path / "absent.npz")
+  np.savez(tmp_path / "half.npz", indices=INDICES)
+  with pytest.raises(
+    artifacts.InputError, match=r"half\.npz has no array 'similarities'; .*ind"
+  ):
+    files.read(tmp_path / "half.npz")
+  (tmp_path / "cut.npz").write_bytes((tmp_path / "half.npz").read_bytes()[:-30])
+  with pytest.raises(artifacts.InputError, match=r"cut\.npz cannot be read"):
+    files.read(tmp_path / "cut.npz")
