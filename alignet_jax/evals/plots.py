@@ -1,0 +1,655 @@
+"""Figures of the report, each drawn to one SVG string.
+
+Every function is pure: the same data gives the same bytes (ids are salted, no
+date is written, text is drawn as outlines so that no font is looked up).
+Nothing touches pyplot, a display or a global setting. A model keeps its colour
+(Okabe and Ito's palette, safe for colour-blind readers), its symbol and its
+hatching or dashes in all figures; see `style_of`.
+
+Usage:
+  bars = plots.Bars(
+    groups=("coarse", "fine"),
+    series={"base": (0.41, 0.62), "aligned": (0.61, 0.63)},
+    chance=1 / 3)
+  svg = plots.draw_bars(bars)
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+import scipy.stats
+
+INK = "#222222"
+QUIET = "#666666"
+GRID = "#dddddd"
+CEILING = "#f0e442"  # Yellow of the palette, otherwise unused.
+
+# Inches. The page holds two wide figures side by side, or three square ones. A
+# phone shows the wide one at 80%, so that 10 points of text remain legible.
+WIDE = 5.0
+SQUARE = 3.2
+
+# Larger matrices are averaged down: more than this cannot be seen.
+_MAX_CELLS = 300
+_MAX_LABELLED_BARS = 15
+_MAX_CATEGORIES = 20
+_MAX_VECTOR_POINTS = 500
+
+_SETTINGS = {
+  "axes.axisbelow": True,
+  "axes.edgecolor": QUIET,
+  "axes.grid": False,
+  "axes.labelcolor": INK,
+  "axes.labelsize": 10,
+  "axes.linewidth": 0.8,
+  "axes.spines.right": False,
+  "axes.spines.top": False,
+  "axes.titlelocation": "left",
+  "axes.titlesize": 10.5,
+  "axes.titleweight": "bold",
+  "figure.facecolor": "white",
+  "font.family": "DejaVu Sans",  # The one that matplotlib ships.
+  "font.size": 10,
+  "hatch.linewidth": 1.0,
+  "legend.borderpad": 0.0,
+  "legend.fontsize": 9,
+  "legend.frameon": False,
+  "svg.fonttype": "path",
+  "svg.hashsalt": "alignet_jax",
+  "text.color": INK,
+  "text.parse_math": False,  # A "$" in a name is a dollar.
+  "xtick.color": QUIET,
+  "xtick.labelcolor": INK,
+  "xtick.labelsize": 9.5,
+  "ytick.color": QUIET,
+  "ytick.labelcolor": INK,
+  "ytick.labelsize": 9.5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A number and, if known, its 95% interval from `low` to `high`."""
+
+  value: float
+  low: float | None = None
+  high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+  """Scores of several models on several tasks.
+
+  Attributes:
+    groups: Names of the tasks, such as levels.
+    series: Model name -> one `Estimate` or float per group.
+    title: Heading of the figure.
+    ylabel: What the score is.
+    chance: Score of a guess, drawn as a line, or None.
+    ceilings: (lower, upper) per group or None; drawn as bands.
+    note: Sentence put below the figure.
+  """
+
+  groups: Sequence[str]
+  series: Mapping[str, Sequence["Estimate | float"]]
+  title: str = ""
+  ylabel: str = "accuracy"
+  chance: float | None = None
+  ceilings: Sequence[tuple[float, float] | None] | None = None
+  note: str = ""
+
+  def __post_init__(self):
+    for name, values in self.series.items():
+      if len(values) != len(self.groups):
+        raise ValueError(
+          f"{len(values)} scores of {name} for {len(self.groups)} groups."
+        )
+    if self.ceilings is not None and len(self.ceilings) != len(self.groups):
+      raise ValueError(
+        f"{len(self.ceilings)} noise ceilings for {len(self.groups)} groups."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rdms:
+  """Dissimilarity matrices of the same items.
+
+  Attributes:
+    matrices: Name -> f[n n]; the first is the first to be shown.
+    categories: Category of each item. Items are shown category by category,
+      in the order in which the categories first occur here.
+    spearman: Name -> rank correlation with `reference`, where there is one.
+    reference: What `spearman` compares with.
+    note: Sentence put below the figures.
+  """
+
+  matrices: Mapping[str, np.ndarray]
+  categories: Sequence[str]
+  spearman: Mapping[str, "Estimate | float"] = dataclasses.field(
+    default_factory=dict
+  )
+  reference: str = "people"
+  note: str = ""
+
+  def __post_init__(self):
+    expected = (len(self.categories),) * 2
+    for name, matrix in self.matrices.items():
+      if np.shape(matrix) != expected:
+        raise ValueError(
+          f"RDM of {name} has shape {np.shape(matrix)}; there are "
+          f"{expected[0]} categories."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """Training curve of one student.
+
+  Attributes:
+    name: Name of the student.
+    step: int[s].
+    loss: f[s].
+    accuracy: f[s] agreement with the teacher, or None.
+  """
+
+  name: str
+  step: Sequence[int]
+  loss: Sequence[float]
+  accuracy: Sequence[float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """How the strength of a teacher's regulariser was chosen.
+
+  Attributes:
+    name: Variant of the teacher, such as "soft".
+    strength: Strengths tried, in the order shown.
+    cross_entropy: Held-out cross-entropy of each, in nats.
+    selected: Index of the one chosen.
+    accuracy: Held-out accuracy of each, or None.
+  """
+
+  name: str
+  strength: Sequence[float]
+  cross_entropy: Sequence[float]
+  selected: int
+  accuracy: Sequence[float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scatter:
+  """Entropy of people's answers against the model's, one point per triplet.
+
+  Attributes:
+    name: Name of the model.
+    people: f[m] nats.
+    model: f[m] nats.
+    correlation: Pearson's r, or None.
+  """
+
+  name: str
+  people: Sequence[float]
+  model: Sequence[float]
+  correlation: "Estimate | float | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+  """Whether a model that is 70% sure is right 70% of the time.
+
+  Attributes:
+    name: Name of the model.
+    confidence: f[bins] mean probability of the model's choice in each bin.
+    accuracy: f[bins] share of people's answers equal to it.
+    count: int[bins] triplets (or answers) in each bin.
+    error: Expected calibration error, or None.
+  """
+
+  name: str
+  confidence: Sequence[float]
+  accuracy: Sequence[float]
+  count: Sequence[int]
+  error: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+  """How one model looks everywhere."""
+
+  colour: str
+  symbol: str  # In text.
+  marker: str  # In figures: matplotlib's name of the same shape.
+  dashes: str | tuple
+  hatch: str
+
+
+_KNOWN = {
+  "people": Style("#000000", "●", "o", "solid", ""),
+  "base": Style("#999999", "■", "s", "dotted", ""),
+  "aligned": Style("#0072b2", "▲", "^", "solid", ""),
+  "control": Style("#e69f00", "◆", "D", "dashed", "///"),
+}
+_KNOWN |= {
+  "zero_shot": _KNOWN["base"],
+  "hard": _KNOWN["control"],
+  "soft": _KNOWN["aligned"],
+}
+_OTHERS = (
+  Style("#009e73", "▼", "v", "dashdot", "..."),
+  Style("#cc79a7", "★", "*", (0, (5, 1)), "xxx"),
+  Style("#d55e00", "✚", "P", (0, (3, 1, 1, 1)), "\\\\\\"),
+  Style("#56b4e9", "✖", "X", (0, (1, 1)), "---"),
+)
+
+
+def style_of(name, names=()):
+  """Looks up how a model is drawn; unknown ones by their place in `names`."""
+  if name in _KNOWN:
+    return _KNOWN[name]
+  unknown = [other for other in names if other not in _KNOWN]
+  index = unknown.index(name) if name in unknown else 0
+  return _OTHERS[index % len(_OTHERS)]
+
+
+def as_estimate(number):
+  """Wraps a plain number; leaves an `Estimate` as it is."""
+  return number if isinstance(number, Estimate) else Estimate(float(number))
+
+
+def has_interval(estimate):
+  """Whether both ends of the interval are known."""
+  return (
+    estimate.low is not None
+    and estimate.high is not None
+    and math.isfinite(estimate.low)
+    and math.isfinite(estimate.high)
+  )
+
+
+def draw_bars(bars):
+  """Draws grouped bars with intervals, chance and noise ceilings."""
+  names = list(bars.series)
+  width = 0.8 / max(len(names), 1)
+  num_bars = len(names) * len(bars.groups)
+  with _drawing():
+    figure, axes = _figure(WIDE, 3.3)
+    tops = [bars.chance or 0.0]
+    positions = np.arange(len(bars.groups))
+    for index, (lower, upper) in _finite_ceilings(bars):
+      axes.bar(
+        index,
+        # A band without height would not be seen.
+        max(upper - lower, 0.004),
+        bottom=lower,
+        width=0.92,
+        color=CEILING,
+        alpha=0.75,
+        linewidth=0,
+        zorder=0.5,
+      )
+      tops.append(upper)
+    for rank, name in enumerate(names):
+      style = style_of(name, names)
+      for position, number in zip(positions, bars.series[name], strict=True):
+        estimate = as_estimate(number)
+        if not math.isfinite(estimate.value):
+          continue
+        x = position + (rank - (len(names) - 1) / 2) * width
+        axes.bar(
+          x,
+          estimate.value,
+          width=0.9 * width,
+          color=style.colour,
+          hatch=style.hatch,
+          edgecolor="white",
+          linewidth=0,
+        )
+        top = estimate.value
+        if has_interval(estimate):
+          ends = [estimate.low, estimate.high]
+          # The white edge keeps the line visible on a dark bar.
+          axes.plot([x, x], ends, color="white", linewidth=2.8)
+          axes.plot([x, x], ends, color=INK, linewidth=1.2)
+          top = max(top, estimate.high)
+        if num_bars <= _MAX_LABELLED_BARS:
+          _label(axes, x, top, f"{estimate.value:.2f}")
+        tops.append(top)
+    if bars.chance is not None:
+      axes.axhline(bars.chance, color=INK, lw=1.2, ls=(0, (4, 3)))
+    axes.set_xticks(positions, bars.groups)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(bars.groups) - 0.5)
+    # Equal axes for figures side by side, unless the bars would be too low.
+    axes.set_ylim(0, 1.09 if max(tops) > 0.8 else 1.13 * max(tops))
+    axes.set_ylabel(bars.ylabel)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    _legend_of_bars(axes, bars, names)
+    return _svg(figure)
+
+
+def draw_rdm(rdms, name):
+  """Draws one matrix, items sorted by category, as ranks of the pairs.
+
+  Ranks because rank correlation is what is reported, and because distances of
+  different models have no common scale. Tied pairs share a rank.
+  """
+  categories = list(rdms.categories)
+  labels = list(dict.fromkeys(categories))
+  order = sorted(
+    range(len(categories)), key=lambda item: labels.index(categories[item])
+  )
+  ranks = _ranks(np.asarray(rdms.matrices[name])[np.ix_(order, order)])
+  num = len(ranks)
+  edges = np.cumsum([0, *(categories.count(label) for label in labels)])
+  with _drawing():
+    figure = matplotlib.figure.Figure()
+    # Placed by hand in inches: all matrices have one size, whatever the labels.
+    side, below, thick = 2.1, 0.08, 0.09
+    figure.set_size_inches(1, 1)
+    axes = figure.add_axes((0, below + thick, side, side))
+    image = axes.imshow(
+      _shrink(ranks),
+      cmap="cividis",
+      vmin=0,
+      vmax=1,
+      extent=(0, num, num, 0),
+      interpolation="nearest",
+    )
+    for edge in edges[1:-1]:
+      axes.axhline(edge, color="white", linewidth=0.8)
+      axes.axvline(edge, color="white", linewidth=0.8)
+    axes.set_xticks([])
+    if len(labels) <= _MAX_CATEGORIES:
+      wrapped = [textwrap.fill(str(label), 14) for label in labels]
+      axes.set_yticks((edges[:-1] + edges[1:]) / 2, wrapped)
+    else:
+      axes.set_yticks([])
+    axes.tick_params(length=0, labelsize=9)
+    axes.spines[:].set_visible(False)
+    title = name
+    if name in rdms.spearman:
+      title += f": ρ = {as_estimate(rdms.spearman[name]).value:.2f}"
+    axes.set_title(title)
+    bar = figure.colorbar(
+      image,
+      cax=figure.add_axes((0, 0, side, thick)),
+      orientation="horizontal",
+    )
+    bar.set_ticks([0.0, 1.0], labels=["most alike", "least alike"])
+    bar.ax.tick_params(length=0, labelsize=9)
+    bar.outline.set_visible(False)
+    left, right = bar.ax.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
+    return _svg(figure, bbox_inches="tight", pad_inches=0.05)
+
+
+def draw_curves(curves):
+  """Draws the loss of every student and, below it, the accuracy if given."""
+  names = [curve.name for curve in curves]
+  with_accuracy = any(curve.accuracy is not None for curve in curves)
+  rows = 2 if with_accuracy else 1
+  with _drawing():
+    figure = matplotlib.figure.Figure(
+      figsize=(WIDE, 0.7 + 1.9 * rows), layout="constrained"
+    )
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    for curve in curves:
+      style = style_of(curve.name, names)
+      _draw_noisy(panels[0], curve.step, curve.loss, style, curve.name)
+      if curve.accuracy is not None:
+        _draw_noisy(panels[1], curve.step, curve.accuracy, style, curve.name)
+    panels[0].set_ylabel("loss")
+    if with_accuracy:
+      panels[1].set_ylabel("agrees with teacher")
+    panels[-1].set_xlabel("step")
+    for axes in panels:
+      axes.grid(axis="y", color=GRID, linewidth=0.8)
+      axes.margins(x=0.01)
+    _legend(panels[0], *panels[0].get_legend_handles_labels())
+    return _svg(figure)
+
+
+def draw_selection(selection, names=()):
+  """Draws held-out cross-entropy against the strength of the regulariser."""
+  style = style_of(selection.name, names)
+  # Evenly spaced: strengths span orders of magnitude and may include zero.
+  positions = np.arange(len(selection.strength))
+  with _drawing():
+    figure, axes = _figure(SQUARE, 2.7)
+    axes.plot(
+      positions,
+      selection.cross_entropy,
+      color=style.colour,
+      marker=style.marker,
+      linestyle="solid",
+      linewidth=1.6,
+    )
+    chosen = selection.selected
+    axes.plot(
+      [positions[chosen]],
+      [selection.cross_entropy[chosen]],
+      marker="o",
+      markersize=15,
+      markerfacecolor="none",
+      markeredgecolor=INK,
+      markeredgewidth=1.4,
+      linestyle="none",
+      label="chosen",
+      clip_on=False,
+    )
+    axes.set_xticks(positions, [f"{value:g}" for value in selection.strength])
+    # More than six numbers of the form 0.0001 would touch.
+    if len(positions) > 6:
+      axes.tick_params(axis="x", labelrotation=45)
+    axes.margins(x=0.08, y=0.2)
+    axes.set_title(selection.name)
+    axes.set_xlabel("strength")
+    axes.set_ylabel("cross-entropy (nats)")
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.legend(loc="best", markerscale=0.6)
+    return _svg(figure)
+
+
+def draw_scatter(scatter, names=()):
+  """Draws entropy of the model against entropy of people, in nats."""
+  style = style_of(scatter.name, names)
+  highest = math.log(3.0)
+  with _drawing():
+    figure, axes = _figure(SQUARE, 3.2)
+    axes.plot([0, highest], [0, highest], color=QUIET, lw=1, ls=(0, (4, 3)))
+    axes.plot(
+      scatter.people,
+      scatter.model,
+      linestyle="none",
+      marker=style.marker,
+      markersize=4,
+      markeredgewidth=0,
+      color=style.colour,
+      alpha=0.35 if len(scatter.people) > 200 else 0.7,
+      rasterized=len(scatter.people) > _MAX_VECTOR_POINTS,
+      clip_on=False,
+    )
+    title = scatter.name
+    if scatter.correlation is not None:
+      title += f": r = {as_estimate(scatter.correlation).value:.2f}"
+    axes.set_title(title)
+    axes.set_xlabel("entropy of people (nats)")
+    axes.set_ylabel("entropy of the model (nats)")
+    _square(axes, highest)
+    return _svg(figure)
+
+
+def draw_reliability(reliability, names=()):
+  """Draws how often people agree with a model of a given confidence."""
+  style = style_of(reliability.name, names)
+  count = np.asarray(reliability.count, np.float64)
+  filled = count > 0
+  with _drawing():
+    figure, axes = _figure(SQUARE, 3.2)
+    axes.plot([0, 1], [0, 1], color=QUIET, lw=1, ls=(0, (4, 3)))
+    confidence = np.asarray(reliability.confidence, np.float64)[filled]
+    accuracy = np.asarray(reliability.accuracy, np.float64)[filled]
+    axes.plot(confidence, accuracy, color=style.colour, lw=1.4)
+    axes.scatter(
+      confidence,
+      accuracy,
+      s=20 + 180 * count[filled] / max(count.max(initial=0), 1),
+      marker=style.marker,
+      color=style.colour,
+      edgecolors="white",
+      linewidths=0.8,
+      zorder=3,
+      clip_on=False,
+    )
+    title = reliability.name
+    if reliability.error is not None:
+      title += f": error {reliability.error:.3f}"
+    axes.set_title(title)
+    axes.set_xlabel("probability of the model's choice")
+    axes.set_ylabel("share of people who agree")
+    _square(axes, 1.0)
+    return _svg(figure)
+
+
+@contextlib.contextmanager
+def _drawing():
+  """The settings of all figures, restored afterwards."""
+  with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+    # A name in a script that the font lacks is drawn as boxes; the alternative
+    # text has it in full.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    yield
+
+
+def _figure(width, height):
+  figure = matplotlib.figure.Figure(
+    figsize=(width, height), layout="constrained"
+  )
+  return figure, figure.subplots()
+
+
+def _svg(figure, **kwargs):
+  """Writes a figure as SVG without date, version or outside address."""
+  buffer = io.StringIO()
+  figure.savefig(
+    buffer,
+    format="svg",
+    dpi=200,  # Of what is drawn as pixels inside.
+    metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    **kwargs,
+  )
+  svg = buffer.getvalue()
+  svg = re.sub(r"<!DOCTYPE.*?>\s*", "", svg, flags=re.DOTALL)
+  svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+  return re.sub(r"<\?xml.*?\?>\s*", "", svg, flags=re.DOTALL)
+
+
+def _finite_ceilings(bars):
+  """Index and (lower, upper) of the groups that have a noise ceiling."""
+  for index, ceiling in enumerate(bars.ceilings or ()):
+    if ceiling is not None and all(math.isfinite(end) for end in ceiling):
+      yield index, ceiling
+
+
+def _label(axes, x, y, text):
+  axes.annotate(
+    text,
+    (x, y),
+    xytext=(0, 2),
+    textcoords="offset points",
+    ha="center",
+    va="bottom",
+    fontsize=9,
+  )
+
+
+def _legend(axes, handles, labels):
+  """Puts the legend above the axes, where it covers nothing."""
+  axes.legend(
+    handles,
+    labels,
+    loc="lower left",
+    bbox_to_anchor=(0, 1.0),
+    ncols=min(len(labels), 5),
+    columnspacing=1.1,
+    handlelength=1.4,
+    handletextpad=0.4,
+  )
+
+
+def _legend_of_bars(axes, bars, names):
+  handles = [
+    matplotlib.patches.Patch(
+      facecolor=style_of(name, names).colour,
+      hatch=style_of(name, names).hatch,
+      edgecolor="white",
+      linewidth=0,
+    )
+    for name in names
+  ]
+  labels = list(names)
+  if bars.chance is not None:
+    handles.append(
+      matplotlib.lines.Line2D([], [], color=INK, lw=1.2, ls=(0, (4, 3)))
+    )
+    labels.append("chance")
+  if list(_finite_ceilings(bars)):
+    handles.append(matplotlib.patches.Patch(color=CEILING, alpha=0.75))
+    labels.append("noise ceiling")
+  _legend(axes, handles, labels)
+
+
+def _draw_noisy(axes, step, values, style, name):
+  """Draws a curve; a long one as a pale line with its running mean."""
+  step, values = np.asarray(step), np.asarray(values, np.float64)
+  window = max(len(values) // 40, 1)
+  if window > 1:
+    axes.plot(step, values, color=style.colour, alpha=0.25, linewidth=0.8)
+    # Only windows that are whole: the ends would be means of fewer values.
+    values = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    step = step[window - 1 :]
+  axes.plot(
+    step,
+    values,
+    color=style.colour,
+    linestyle=style.dashes,
+    linewidth=1.8,
+    label=name,
+  )
+
+
+def _square(axes, highest):
+  axes.set_xlim(0, highest)
+  axes.set_ylim(0, highest)
+  axes.set_aspect("equal")
+  axes.grid(color=GRID, linewidth=0.8)
+
+
+def _ranks(matrix):
+  """Mid-ranks of the pairs, scaled to [0, 1]; the diagonal is 0."""
+  rows, columns = np.triu_indices(len(matrix), k=1)
+  ranks = scipy.stats.rankdata(matrix[rows, columns])
+  scaled = np.zeros(np.shape(matrix))
+  scaled[rows, columns] = (ranks - 1) / max(len(ranks) - 1, 1)
+  return scaled + scaled.T
+
+
+def _shrink(matrix):
+  """Averages blocks of a matrix that has more cells than can be seen."""
+  if len(matrix) <= _MAX_CELLS:
+    return matrix
+  starts = np.linspace(0, len(matrix), _MAX_CELLS, endpoint=False).astype(int)
+  sizes = np.diff(np.append(starts, len(matrix)))
+  sums = np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1)
+  return sums / sizes[:, None] / sizes[None, :]
