@@ -215,7 +215,7 @@ install_package() {
   fi
   if [ "${ALIGNET_DRY_RUN:-0}" != 1 ] &&
     ! "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
-    "$VENV_PYTHON" -m ensurepip --upgrade >/dev/null ||
+    "$VENV_PYTHON" -m ensurepip --upgrade --default-pip >/dev/null ||
       die "$VENV has no working pip. Delete that folder and try again."
   fi
   [ -t 1 ] || progress="--progress-bar off" # plain lines when piped
