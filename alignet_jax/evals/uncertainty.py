@@ -88,10 +88,9 @@ def kl_from_people(counts, model_logprobs):
       f"counts have shape {shares.shape} and model_logprobs {logprobs.shape};"
       " they must be the same."
     )
-  # Not p log(p / q): 0 log 0 = 0, also where the model excludes the answer.
-  people = -scipy.special.entr(shares)
-  cross = np.where(shares > 0, shares * logprobs, 0.0)
-  return float(np.mean(np.sum(people - cross, axis=-1)))
+  # 0 log 0 = 0, also where the model excludes an answer that nobody gave.
+  cross = shares * np.where(shares > 0, logprobs, 0.0)
+  return float(np.mean(-np.sum(scipy.special.entr(shares) + cross, axis=-1)))
 
 
 def score_choices(logits, repeats_logits=None, counts=None):
