@@ -1,0 +1,188 @@
+"""Runs AligNet: from human judgments to an aligned vision model.
+
+Usage:
+  python -m alignet_jax.main [--config=FILE[:arg]] [--workdir=DIR]
+      [--stages=a,b] [--config.FIELD=VALUE ...]
+
+  --config        The experiment. Default: configs/quickstart.py. What follows
+                  the colon is its argument, such as :runlocal,seed=1.
+  --workdir       Folder for all that the run writes. Default: runs/<name of the
+                  config file>[-<argument>].
+  --stages        Runs these stages only, separated by commas. What they read
+                  must be up to date. Default: all that have to run.
+  --config.FIELD  Sets one field of the config, such as
+                  --config.teacher.num_steps=100. May be repeated.
+
+A stage runs if its part of the config, what it reads, or its input files have
+changed; to run one again all the same, delete its folder in the workdir. Stop a
+run whenever you like, or kill it: the same command goes on from there.
+
+Exit codes: 0 all is up to date; 1 failed; 2 something that was given is wrong
+or missing; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+
+from absl import flags
+
+from alignet_jax import artifacts, pipeline, progress
+from alignet_jax import config as config_lib
+from alignet_jax import stages as stages_lib
+
+DEFAULT_CONFIG = "configs/quickstart.py"
+
+HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
+
+# Errors of the disk that only the user can mend.
+DISK_ERRORS = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+)
+
+
+def main(argv=None):
+  """Runs the command line.
+
+  Args:
+    argv: The arguments after the program's name; `sys.argv[1:]` if None.
+
+  Returns:
+    The exit code; see the module.
+  """
+  argv = sys.argv[1:] if argv is None else list(argv)
+  if any(argument in HELP for argument in argv):
+    print(__doc__.strip())
+    return 0
+  try:
+    with _sigterm_exits():
+      _run(argv)
+  except artifacts.InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    return 130
+  except BrokenPipeError:
+    # The reader of the output is gone (`| head`); keep Python from saying so
+    # when it closes the output at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+  except OSError as error:
+    if error.errno not in DISK_ERRORS:
+      raise
+    where = f" ({error.filename})" if error.filename else ""
+    print(
+      f"error: {error.strerror}{where}. What is finished is kept; once there is"
+      " room or permission, the same command goes on.",
+      file=sys.stderr,
+    )
+    return 1
+  return 0
+
+
+def _run(argv):
+  """`main` without the translation of errors into exit codes."""
+  argv, overrides = _split_overrides(argv)
+  spec, workdir, stages = _parse_flags(argv)
+  config = config_lib.load(spec)
+  config = config_lib.apply_overrides(config, overrides)
+  workdir = pathlib.Path(workdir or _default_workdir(spec)).absolute()
+  progress.write(
+    f"config {spec}, workdir {workdir}, seed {config.get('seed', 'missing')}"
+  )
+  pipeline.run(
+    stages_lib.stages(),
+    config,
+    workdir,
+    only=stages,
+    before_first=_show_device,
+  )
+
+
+def _split_overrides(argv):
+  """Takes `--config.x=v` and `--config.x v` out of the arguments."""
+  rest, overrides = [], {}
+  arguments = iter(argv)
+  for argument in arguments:
+    match = re.match(r"--?config\.([^=]*)(=?)(.*)", argument, re.DOTALL)
+    if match is None:
+      rest.append(argument)
+      continue
+    field, has_value, text = match.groups()
+    if not has_value:
+      text = next(arguments, "--")
+      if text.startswith("--"):
+        raise artifacts.InputError(
+          f"{argument} has no value; write {argument}=VALUE."
+        )
+    overrides[field] = text
+  return rest, overrides
+
+
+def _parse_flags(argv):
+  """Returns the values of --config, --workdir (or None), --stages (or None)."""
+  # Flags of its own, not absl's global ones: importing this module, under
+  # whatever name and however often, then leaves no trace.
+  values = flags.FlagValues()
+  flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  flags.DEFINE_list("stages", None, "", flag_values=values)
+  try:
+    positional = values(["main", *argv])[1:]
+  except flags.Error as error:
+    raise artifacts.InputError(f"{error} (--help lists all flags)") from None
+  if positional:
+    raise artifacts.InputError(
+      f"unexpected argument {positional[0]!r} (--help lists all flags)"
+    )
+  stages = values.stages
+  return (
+    values.config,
+    values.workdir,
+    [s.strip() for s in stages or ()] or None,
+  )
+
+
+def _default_workdir(spec):
+  """Such as runs/vit_b16-runlocal-seed=1."""
+  path, arg = config_lib.split(spec)
+  arg = re.sub(r"[^\w.=]+", "-", arg).strip("-")
+  return pathlib.Path("runs", pathlib.Path(path).stem + (arg and f"-{arg}"))
+
+
+def _show_device():
+  """Prints what JAX computes on; imports JAX."""
+  import jax
+
+  devices = jax.devices()
+  progress.write(f"device {len(devices)} x {devices[0].device_kind}")
+
+
+@contextlib.contextmanager
+def _sigterm_exits():
+  """Lets SIGTERM unwind the stack, as Ctrl-C does, with exit code 143."""
+
+  def stop(signum, frame):
+    raise SystemExit(128 + signum)
+
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  previous = signal.signal(signal.SIGTERM, stop)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

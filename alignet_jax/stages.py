@@ -1,0 +1,133 @@
+"""The stages of AligNet, in order: what each reads and which fields it uses.
+
+A stage's module is imported when the stage runs, so a run that finds all of
+them up to date, or a file missing, does not wait for JAX or TensorFlow.
+
+Usage:
+  pipeline.run(stages.stages(), config, workdir)
+"""
+
+import functools
+
+from alignet_jax import inputs, pipeline
+
+
+def stages():
+  """All stages, each after those that it reads."""
+  return (
+    _stage(
+      "judgments",
+      run=_run_judgments,
+      reads=(),
+      config_keys=("judgments", "things", "world", "vice"),
+    ),
+    _stage(
+      "features",
+      run=_run_features,
+      reads=("judgments",),
+      config_keys=("features", "images", "world", "things", "pretrain"),
+    ),
+    _stage(
+      "teacher",
+      run=_run_teacher,
+      reads=("judgments", "features"),
+      config_keys=("teacher",),
+    ),
+    _stage(
+      "clusters",
+      run=_run_clusters,
+      reads=("features", "teacher"),
+      config_keys=("clusters",),
+    ),
+    _stage(
+      "triplets",
+      run=_run_triplets,
+      reads=("features", "teacher", "clusters"),
+      config_keys=("triplets",),
+    ),
+    _stage(
+      "student",
+      run=_run_student,
+      reads=("features", "triplets"),
+      config_keys=("student", "images", "world", "features"),
+    ),
+    _stage(
+      "evaluate",
+      run=_run_evaluate,
+      reads=("judgments", "features", "teacher", "student"),
+      config_keys=(
+        "evaluate",
+        "student",
+        "teacher",
+        "world",
+        "images",
+        "things",
+      ),
+    ),
+    _stage(
+      "report",
+      run=_run_report,
+      reads=(
+        "judgments",
+        "features",
+        "teacher",
+        "triplets",
+        "student",
+        "evaluate",
+      ),
+      config_keys=("report", "world"),
+    ),
+  )
+
+
+def _stage(name, **fields):
+  external = functools.partial(inputs.external_inputs, name)
+  return pipeline.Stage(name=name, external=external, **fields)
+
+
+def _run_judgments(context):
+  from alignet_jax.judgments import stage
+
+  return stage.run_judgments(context)
+
+
+def _run_features(context):
+  from alignet_jax.backbones import stage
+
+  return stage.run_features(context)
+
+
+def _run_teacher(context):
+  from alignet_jax.teacher import stage
+
+  return stage.run_teacher(context)
+
+
+def _run_clusters(context):
+  from alignet_jax.triplets import stage
+
+  return stage.run_clusters(context)
+
+
+def _run_triplets(context):
+  from alignet_jax.triplets import stage
+
+  return stage.run_triplets(context)
+
+
+def _run_student(context):
+  from alignet_jax.student import stage
+
+  return stage.run_student(context)
+
+
+def _run_evaluate(context):
+  from alignet_jax.evals import stage
+
+  return stage.run_evaluate(context)
+
+
+def _run_report(context):
+  from alignet_jax.evals import report
+
+  return report.run_report(context)
