@@ -1,0 +1,392 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alignet_jax import odd_one_out
+from alignet_jax.teacher import fit, objectives
+
+NUM_ITEMS = 61
+NUM_FEATURES = 11
+
+
+def _draw_triplets(np_rng, num):
+  """int[n 3] different items, by the ranks of uniform numbers."""
+  return np.argsort(np_rng.random((num, NUM_ITEMS)), axis=-1)[:, :3]
+
+
+class _Judges:
+  """People whose similarities are dot products after a known map.
+
+  They see three of the features well; the others only blur what a model sees.
+  """
+
+  def __init__(self, np_rng):
+    self._np_rng = np_rng
+    self.features = 3.0 + 2.0 * np_rng.normal(size=(NUM_ITEMS, NUM_FEATURES))
+    weights = np.zeros((NUM_FEATURES, NUM_FEATURES))
+    weights[[0, 1, 2], [0, 1, 2]] = 1.2
+    self.z = ((self.features - 3.0) / 2.0) @ weights
+
+  def logprobs(self, triplets):
+    logits = odd_one_out.logits_of_rows(self.z.astype(np.float32), triplets)
+    return np.asarray(odd_one_out.log_probs(logits))
+
+  def answer(self, num):
+    """Triplets with the item that was called odd last."""
+    triplets = _draw_triplets(self._np_rng, num)
+    probs = np.exp(self.logprobs(triplets).astype(np.float64))
+    uniform = self._np_rng.random((num, 1)) * probs.sum(axis=-1, keepdims=True)
+    odd = (np.cumsum(probs, axis=-1) < uniform).sum(axis=-1)
+    order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
+    return np.take_along_axis(triplets, order, axis=-1)
+
+
+@pytest.fixture
+def judges(np_rng):
+  return _Judges(np_rng)
+
+
+SETTINGS = {
+  "identity_weights": (1e-4, 1e-3, 1e-1),
+  "lr": 0.02,
+  "batch_size": 700,
+  "num_epochs": 7,
+  "patience": 3,
+  "seed": 5,
+}
+
+
+def _accuracy(transform, features, triplets):
+  z = transform.apply(features)
+  return float(odd_one_out.accuracy(odd_one_out.logits_of_rows(z, triplets)))
+
+
+@pytest.mark.parametrize("variant", ["hard", "soft"])
+def test_recovers_judges_with_a_known_transform(judges, variant):
+  triplets, held_out = judges.answer(6000), judges.answer(1000)
+  test = judges.answer(4000)
+  targets = judges.logprobs(triplets) if variant == "soft" else None
+  result = fit.fit_transform(
+    judges.features,
+    triplets,
+    val_triplets=held_out,
+    target_logprobs=targets,
+    **{**SETTINGS, "num_epochs": 20},
+  )
+  # The judges' own ceiling: what their true similarities predict.
+  ceiling = float(odd_one_out.accuracy(judges.logprobs(test)))
+  untouched = (judges.features - 3.0) / 2.0 / np.sqrt(NUM_FEATURES)
+  zero_shot = float(
+    odd_one_out.accuracy(odd_one_out.logits_of_rows(untouched, test))
+  )
+  fitted = _accuracy(result.transform, judges.features, test)
+  assert zero_shot < ceiling - 0.1
+  assert fitted > ceiling - 0.015
+  # Not only the choices: also how sure the judges are.
+  z = result.transform.apply(judges.features)
+  logprobs = odd_one_out.log_probs(odd_one_out.logits_of_rows(z, test))
+  entropy = float(np.mean(odd_one_out.entropy(judges.logprobs(test))))
+  assert abs(float(np.mean(odd_one_out.entropy(logprobs))) - entropy) < 0.05
+
+
+def test_strengths_fitted_at_once_equal_separate_fits(judges):
+  triplets, held_out = judges.answer(1500), judges.answer(300)
+  fit_fn = functools.partial(
+    fit.fit_transform, judges.features, triplets, val_triplets=held_out
+  )
+  together = fit_fn(**SETTINGS)
+  assert sum(row["selected"] for row in together.table) == 1
+  for row in together.table:
+    strength = row["identity_weight"]
+    alone = fit_fn(**{**SETTINGS, "identity_weights": (strength,)})
+    (alone_row,) = alone.table
+    assert alone_row["epoch"] == row["epoch"]
+    assert alone_row["num_epochs"] == row["num_epochs"]
+    for name in ("val_nll", "val_accuracy", "val_entropy"):
+      np.testing.assert_allclose(
+        row[name], alone_row[name], rtol=1e-4, atol=1e-6
+      )
+    if row["selected"]:
+      np.testing.assert_allclose(
+        together.transform.weights,
+        alone.transform.weights,
+        rtol=1e-3,
+        atol=1e-5,
+      )
+
+
+def test_table_tells_what_the_selected_transform_does(judges):
+  triplets, held_out = judges.answer(1500), judges.answer(300)
+  result = fit.fit_transform(
+    judges.features, triplets, val_triplets=held_out, **SETTINGS
+  )
+  selected = [row for row in result.table if row["selected"]]
+  assert selected == [min(result.table, key=lambda row: row["val_nll"])]
+  z = result.transform.apply(judges.features)
+  logits = odd_one_out.logits_of_rows(z, held_out)
+  logprobs = np.asarray(odd_one_out.log_probs(logits))
+  np.testing.assert_allclose(
+    selected[0]["val_nll"], -logprobs[:, 2].mean(), rtol=1e-5, atol=0
+  )
+  np.testing.assert_allclose(
+    selected[0]["val_accuracy"],
+    np.mean(np.argmax(logprobs, axis=-1) == 2),
+    rtol=1e-5,
+    atol=0,
+  )
+  np.testing.assert_allclose(
+    selected[0]["val_entropy"],
+    -np.sum(np.exp(logprobs) * logprobs, axis=-1).mean(),
+    rtol=1e-5,
+    atol=0,
+  )
+
+
+def test_a_strong_pull_leaves_a_multiple_of_the_identity(judges):
+  triplets, held_out = judges.answer(1500), judges.answer(300)
+  result = fit.fit_transform(
+    judges.features,
+    triplets,
+    val_triplets=held_out,
+    **{**SETTINGS, "identity_weights": (1e3,), "lr": 1e-3},
+  )
+  weights = result.transform.weights
+  off = weights - np.diag(np.diag(weights))
+  assert np.abs(off).max() < 0.02 * np.diag(weights).mean()
+
+
+def test_two_steps_equal_a_plain_loop_of_optax(judges):
+  triplets, held_out = judges.answer(50), judges.answer(40)
+  targets = judges.logprobs(triplets)
+  result = fit.fit_transform(
+    judges.features,
+    triplets,
+    val_triplets=held_out,
+    target_logprobs=targets,
+    **{
+      **SETTINGS,
+      "identity_weights": (0.03,),
+      "lr": 1e-3,
+      "batch_size": 50,  # all of them, so that order does not matter
+      "num_epochs": 2,
+    },
+  )
+  assert result.table[0]["epoch"] == 2  # Else the comparison is of others.
+  x = (judges.features - judges.features.mean()) / judges.features.std()
+  x = jnp.asarray(x, jnp.float32)
+
+  def objective(weights, bias):
+    z = jax.vmap(lambda row: row @ weights + bias)(x)
+    logits = odd_one_out.logits_of_rows(z, triplets)
+    loss = objectives.soft_loss(logits, targets)
+    return loss + 0.03 * objectives.identity_penalty(weights)
+
+  params = (jnp.eye(NUM_FEATURES) / NUM_FEATURES**0.5, jnp.zeros(NUM_FEATURES))
+  tx = optax.adam(1e-3)
+  opt_state = tx.init(params)
+  for _ in range(2):
+    grads = jax.grad(objective, argnums=(0, 1))(*params)
+    updates, opt_state = tx.update(grads, opt_state)
+    params = optax.apply_updates(params, updates)
+  for met, expected in zip(
+    (result.transform.weights, result.transform.bias), params, strict=True
+  ):
+    np.testing.assert_allclose(met, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_both_ways_to_the_logits_agree_in_value_and_gradient(np_rng):
+  x = jnp.asarray(np_rng.normal(size=(NUM_ITEMS, 5)), jnp.float32)
+  params = {
+    "weights": jnp.asarray(np_rng.normal(size=(5, 3)), jnp.float32),
+    "bias": jnp.asarray(np_rng.normal(size=3), jnp.float32),
+  }
+  triplets = jnp.asarray(_draw_triplets(np_rng, 37))
+  weight = jnp.asarray(np_rng.normal(size=(37, 3)), jnp.float32)
+
+  def total(params, whole_matrix):
+    logits = fit._logits(params, x, triplets, whole_matrix=whole_matrix)
+    return jnp.sum(logits * weight), logits
+
+  outcomes = [
+    jax.grad(total, has_aux=True)(params, whole_matrix)
+    for whole_matrix in (True, False)
+  ]
+  expected = odd_one_out.logits_of_rows(
+    x @ params["weights"] + params["bias"][None, :], triplets
+  )
+  for _, logits in outcomes:
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+  for name in params:
+    np.testing.assert_allclose(
+      outcomes[0][0][name], outcomes[1][0][name], rtol=1e-4, atol=1e-4
+    )
+  scores = [
+    fit._evaluate(params, x, triplets, whole_matrix=whole_matrix)
+    for whole_matrix in (True, False)
+  ]
+  for name, value in scores[0].items():
+    np.testing.assert_allclose(value, scores[1][name], rtol=1e-5, atol=0)
+
+
+def test_few_triplets_of_many_items_go_by_rows():
+  assert fit._use_whole_matrix(1854, 16384)
+  assert not fit._use_whole_matrix(1854, 1024)
+
+
+def test_early_stopping_keeps_the_best_epoch(judges):
+  # So few triplets that the fit soon learns them by heart.
+  triplets, held_out = judges.answer(60), judges.answer(300)
+  nlls = []
+  settings = {
+    **SETTINGS,
+    "identity_weights": (0.0, 1e3),
+    "num_epochs": 40,
+    "patience": 4,
+  }
+  result = fit.fit_transform(
+    judges.features,
+    triplets,
+    val_triplets=held_out,
+    callback=lambda epoch, nll: nlls.append((epoch, nll)),
+    **settings,
+  )
+  row = result.table[0]
+  assert row["num_epochs"] == row["epoch"] + settings["patience"] < 40
+  # The callback tells the best so far: it ends where the table stands.
+  assert [epoch for epoch, _ in nlls] == list(range(1, len(nlls) + 1))
+  best = np.array([nll for _, nll in nlls])
+  assert best.shape == (max(r["num_epochs"] for r in result.table), 2)
+  assert (np.diff(best, axis=0) <= 0).all()
+  np.testing.assert_array_equal(
+    best[-1], np.float32([r["val_nll"] for r in result.table])
+  )
+  assert best[row["epoch"] - 1, 0] == best[-1, 0]
+  # One epoch fewer of patience or more epochs allowed: the same map is kept.
+  shorter = fit.fit_transform(
+    judges.features,
+    triplets,
+    val_triplets=held_out,
+    **{**settings, "num_epochs": max(row["epoch"], 1)},
+  )
+  assert shorter.table[0]["val_nll"] == row["val_nll"]
+
+
+def test_same_seed_gives_the_same_bits_and_another_one_does_not(judges):
+  triplets, held_out = judges.answer(1500), judges.answer(300)
+  first, second, other = [
+    fit.fit_transform(
+      judges.features,
+      triplets,
+      val_triplets=held_out,
+      **{**SETTINGS, "seed": seed},
+    )
+    for seed in (5, 5, 6)
+  ]
+  np.testing.assert_array_equal(
+    first.transform.weights, second.transform.weights
+  )
+  assert first.table == second.table
+  assert (first.transform.weights != other.transform.weights).any()
+
+
+def test_one_compilation_serves_all_epochs_and_rates(judges):
+  triplets, held_out = judges.answer(1400), judges.answer(311)
+  before = fit._run_epoch._cache_size()
+  for lr in (0.01, 0.02):
+    fit.fit_transform(
+      judges.features,
+      triplets,
+      val_triplets=held_out,
+      **{**SETTINGS, "lr": lr},
+    )
+  assert fit._run_epoch._cache_size() == before + 1
+
+
+def test_a_fit_that_diverges_says_so(judges):
+  with pytest.raises(FloatingPointError, match="lr 1e[+]30 is too large"):
+    fit.fit_transform(
+      judges.features,
+      judges.answer(150),
+      val_triplets=judges.answer(30),
+      **{**SETTINGS, "lr": 1e30},
+    )
+
+
+def test_standardise_gives_one_mean_and_one_std(np_rng):
+  features = np_rng.normal(size=(7, 5)) * [1, 2, 3, 4, 5] + 100
+  mean, std = fit.standardise(features.astype(np.float32))
+  np.testing.assert_allclose(mean, np.mean(features), rtol=1e-6, atol=0)
+  np.testing.assert_allclose(std, np.std(features), rtol=1e-5, atol=0)
+
+
+def test_rows_with_nan_are_refused_by_number():
+  features = np.ones((9, 5))
+  features[2:8, 3] = np.nan
+  features[8, 0] = np.inf
+  with pytest.raises(ValueError, match=r"7 of 9 rows .*\(rows 2, 3, 4, 5, 6, "):
+    fit.standardise(features)
+
+
+@pytest.mark.parametrize(
+  "features", [np.full((7, 5), 0.3), np.tile([1.0, 2.0, 3.0], (7, 1))]
+)
+def test_constant_features_are_refused(features):
+  with pytest.raises(ValueError, match="constant features"):
+    fit.standardise(features)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"triplets": [[0, 1, 61]]}, r"rows 0 to 61; the features have .* 0 to 60"),
+    ({"triplets": [[-1, 1, 2]]}, "triplets hold the rows -1 to 2"),
+    ({"triplets": [[3, 1, 3]]}, r"item twice in 1 places.* row 0: \[3, 1, 3\]"),
+    ({"triplets": [[0.0, 1.0, 2.0]]}, "float64; expected integers"),
+    ({"triplets": np.zeros((0, 3), int)}, r"shape \(0, 3\)"),
+    ({"val_triplets": [[0, 1, 61]]}, "val_triplets hold"),
+    ({"target_logprobs": np.zeros((2, 3))}, r"shape \(2, 3\); expected \(1, 3"),
+    ({"target_logprobs": np.zeros((1, 3))}, "row 0 add up to 3"),
+    ({"identity_weights": ()}, "one or more"),
+    ({"identity_weights": (1.0, -0.1)}, "-0.1"),
+  ],
+)
+def test_what_cannot_be_fitted_is_refused_by_name(judges, change, message):
+  arguments = {
+    **SETTINGS,
+    "triplets": [[0, 1, 2]],
+    "val_triplets": [[3, 4, 5]],
+    **change,
+  }
+  with pytest.raises(ValueError, match=message):
+    fit.fit_transform(judges.features, **arguments)
+
+
+def test_a_triplet_and_its_repeats_stay_on_one_side(np_rng):
+  sets = np.sort(_draw_triplets(np_rng, 100), axis=-1)
+  answers = np.concatenate([np_rng.permuted(sets, axis=-1) for _ in range(3)])
+  train, held_out = fit.split_triplets(answers, val_fraction=0.2, seed=0)
+  np.testing.assert_array_equal(
+    np.sort(np.concatenate([train, held_out])), np.arange(300)
+  )
+  in_train, in_held_out = [
+    {frozenset(triplet) for triplet in answers[rows].tolist()}
+    for rows in (train, held_out)
+  ]
+  assert not in_train & in_held_out
+  assert len(in_held_out) == round(0.2 * len(in_train | in_held_out))
+  again = fit.split_triplets(answers, val_fraction=0.2, seed=0)
+  np.testing.assert_array_equal(again[0], train)
+  other = fit.split_triplets(answers, val_fraction=0.2, seed=1)
+  assert not np.array_equal(other[1], held_out)
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 1.0])
+def test_a_side_without_triplets_is_refused(np_rng, val_fraction):
+  with pytest.raises(ValueError, match="7 distinct triplets leaves"):
+    fit.split_triplets(
+      _draw_triplets(np_rng, 7), val_fraction=val_fraction, seed=0
+    )
