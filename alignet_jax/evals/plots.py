@@ -551,7 +551,6 @@ def _svg(figure, **kwargs):
   )
   svg = buffer.getvalue()
   svg = re.sub(r"<!DOCTYPE.*?>\s*", "", svg, flags=re.DOTALL)
-  svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
   return re.sub(r"<\?xml.*?\?>\s*", "", svg, flags=re.DOTALL)
 
 

@@ -646,7 +646,10 @@ pre { margin: 0 0 1.25rem; padding: .8rem; background: #f5f5f5;
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   h2, h3, .guide { break-after: avoid; }
-  figure, article, tr { break-inside: avoid; }
+  p, figure, article, table { break-inside: avoid; }
+  .panels img { max-height: 54mm; width: auto; }
+  .examples, .clusters { gap: 4mm; grid-template-columns: 1fr 1fr; }
+  section { margin-top: 8mm; padding-top: 5mm; }
   .votes, .votes span, li { print-color-adjust: exact; }
 }
 """
