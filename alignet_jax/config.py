@@ -14,10 +14,8 @@ Usage:
   parse_arg(arg, runlocal=False, seed=0)             # inside get_config
 """
 
-import ast
 import copy
 import difflib
-import math
 import pathlib
 import re
 import runpy
@@ -25,11 +23,9 @@ import traceback
 
 import ml_collections
 
-from alignet_jax import artifacts
+from alignet_jax import artifacts, typed
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
-
-BOOLS = {"true": True, "True": True, "false": False, "False": False}
 
 
 def split(spec):
@@ -138,7 +134,7 @@ def parse_arg(arg, **defaults):
         f"The argument {name!r} needs a value of type"
         f" {type(defaults[name]).__name__}, such as {name}={defaults[name]}."
       )
-    values[name] = parse_value(
+    values[name] = typed.parse(
       text if has_value else "true", defaults[name], f"The argument {name}"
     )
   return ml_collections.ConfigDict(values)
@@ -150,7 +146,7 @@ def apply_overrides(config, overrides):
   Args:
     config: ConfigDict; is not changed.
     overrides: Dotted field, without "config." -> text of the value, read as the
-      type of the present value; see `parse_value`.
+      type of the present value; see `typed.parse`.
 
   Returns:
     A locked copy.
@@ -162,29 +158,6 @@ def apply_overrides(config, overrides):
   for field, text in overrides.items():
     _override(config, field, text)
   return config.lock()
-
-
-def parse_value(text, present, name):
-  """Reads text as the type of a present value.
-
-  Args:
-    text: The text, such as "1e-3", "true", "(1, 2)" or "1,2".
-    present: A bool, int, float, str, tuple or list; where it is None, or an
-      empty tuple or list, numbers are recognised and all else is a str.
-    name: What is set, for the error message.
-
-  Returns:
-    A value of the type of `present`; a float may be written as an int.
-
-  Raises:
-    artifacts.InputError: If the text is not of that type; names both.
-  """
-  try:
-    return _parse(text, present)
-  except (ValueError, KeyError):
-    raise artifacts.InputError(
-      f"{name} is {_describe(present)}, and {text!r} is not."
-    ) from None
 
 
 def nearest(name, known):
@@ -209,7 +182,7 @@ def _override(config, field, text):
   for i, key in enumerate([*parents, leaf]):
     if not isinstance(group, ml_collections.ConfigDict):
       raise artifacts.InputError(
-        f"There is no config.{field}: {path} is {_describe(group)}, not a"
+        f"There is no config.{field}: {path} is {typed.describe(group)}, not a"
         " group of fields."
       )
     if key not in group:
@@ -231,7 +204,7 @@ def _override(config, field, text):
     # A placeholder of ml_collections knows the type that it waits for.
     waits_for = group.get_type(leaf)
     present = waits_for() if waits_for in (bool, int, float, str) else None
-  group[leaf] = parse_value(text, present, path)
+  group[leaf] = typed.parse(text, present, path)
 
 
 def _nearest_field(config, group, path, key):
@@ -249,78 +222,6 @@ def _groups(config, path="config"):
     if isinstance(config[key], ml_collections.ConfigDict):
       groups += _groups(config[key], f"{path}.{key}")
   return groups
-
-
-def _parse(text, present):
-  """`parse_value` with a bare ValueError or KeyError."""
-  if isinstance(present, bool):
-    return BOOLS[text]
-  if isinstance(present, int):
-    return int(text)
-  if isinstance(present, float):
-    value = float(text)
-    if math.isnan(value):
-      raise ValueError
-    return value
-  if isinstance(present, str):
-    return text
-  if isinstance(present, (tuple, list)):
-    return type(present)(_parse_items(text, present))
-  return _guess(text)
-
-
-def _parse_items(text, present):
-  """Reads a sequence, each item as one of the types of the present items."""
-  items = _split_items(text)
-  for kind in (bool, int, float, str):
-    matching = [item for item in present if type(item) is kind]
-    if present and len(matching) == len(present):
-      return [_parse(item, matching[0]) for item in items]
-  values = [_guess(item) for item in items]
-  kinds = {type(item) for item in present}
-  # A whole number may stand where numbers with a fraction do.
-  kinds |= {int} if float in kinds else set()
-  if kinds and not {type(value) for value in values} <= kinds:
-    raise ValueError
-  return values
-
-
-def _split_items(text):
-  """Splits "(1, 2)", "1,2", "a,b" or "('a', 'b')" into the texts of items."""
-  try:
-    literal = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    literal = None
-  if isinstance(literal, str):
-    return [literal]
-  if isinstance(literal, (tuple, list)):
-    if any(isinstance(item, str) for item in literal):
-      return [i if isinstance(i, str) else repr(i) for i in literal]
-  inner = text.strip()
-  if inner[:1] + inner[-1:] in ("()", "[]"):
-    inner = inner[1:-1]
-  items = [item.strip() for item in inner.split(",")]
-  return items if items[-1] else items[:-1]
-
-
-def _guess(text):
-  """Reads a number, bool or none if the text is one, else leaves it a str."""
-  for kind in (int, float):
-    try:
-      return kind(text)
-    except ValueError:
-      pass
-  return {**BOOLS, "None": None, "none": None}.get(text, text)
-
-
-def _describe(value):
-  """Such as "a float (now 0.1)"."""
-  if isinstance(value, (tuple, list)):
-    return f"a {type(value).__name__} (now {value})"
-  kind = {bool: "true or false", int: "an int", str: "a str"}.get(
-    type(value), f"a {type(value).__name__}"
-  )
-  return f"{kind} (now {value!r})"
 
 
 def _place(error, path):

@@ -4,8 +4,6 @@ import re
 
 import ml_collections
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ml_collections import config_dict
 
 from alignet_jax import artifacts, config
@@ -255,42 +253,3 @@ def test_a_field_that_refers_to_another_follows_it():
   changed = config.apply_overrides(example.lock(), {"width": "8"})
   assert changed.mlp_dim == 32
   assert example.mlp_dim == 16
-
-
-SCALARS = st.one_of(
-  st.booleans(),
-  st.integers(),
-  st.floats(allow_nan=False),
-  st.text(),
-)
-VALUES = st.one_of(
-  SCALARS,
-  *(
-    st.lists(items, min_size=1, max_size=5).map(tuple)
-    for items in (
-      st.booleans(),
-      st.integers(),
-      st.floats(allow_nan=False),
-      st.text(),
-    )
-  ),
-)
-
-
-@given(value=VALUES)
-def test_what_str_writes_an_override_reads(value):
-  example = ml_collections.ConfigDict({"group": {"field": value}})
-  changed = config.apply_overrides(example, {"group.field": str(value)})
-  assert changed.group.field == value
-  assert type(changed.group.field) is type(value)
-
-
-@given(value=SCALARS.filter(lambda v: not isinstance(v, str)), text=st.text())
-def test_any_text_is_read_as_the_type_or_refused(value, text):
-  example = ml_collections.ConfigDict({"field": value})
-  try:
-    changed = config.apply_overrides(example, {"field": text})
-  except artifacts.InputError as error:
-    assert repr(text) in str(error)
-  else:
-    assert type(changed.field) is type(value)

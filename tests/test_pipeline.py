@@ -577,7 +577,11 @@ def test_the_real_stages_stand_in_order_and_import_nothing_heavy():
     "print(sorted(heavy & set(sys.modules)))"
   )
   run = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=REPOSITORY,
   )
   assert run.stdout == "[]\n"
   seen = set()

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from alignet_jax import artifacts, workdir
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 HOLDER = """
 import sys
@@ -26,7 +29,10 @@ def _open(path):
 def test_a_second_process_is_told_which_one_holds_the_folder(tmp_path):
   command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
   with subprocess.Popen(
-    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    command,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    cwd=REPOSITORY,
   ) as holder:
     try:
       assert holder.stdout.readline() == b"locked\n"
