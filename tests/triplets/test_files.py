@@ -5,7 +5,7 @@ from alignet_jax import artifacts
 from alignet_jax.triplets import files
 
 INDICES = np.array([[0, 1, 2], [4, 2, 6], [5, 3, 1]])
-SIMS = np.array([[5.0, 2.0, 1.0], [4.0, 4.0, -1.0], [0.5, 0.1, 0.3]])
+SIMS = np.array([[5.0, 1.0, 2.0], [4.0, 4.0, -1.0], [0.5, 0.1, 0.3]])
 
 
 def test_round_trip_in_the_released_layout(tmp_path):
@@ -21,8 +21,8 @@ def test_round_trip_in_the_released_layout(tmp_path):
   triplets = files.read(path, num_images=7)
   np.testing.assert_array_equal(triplets.indices, INDICES)
   np.testing.assert_array_equal(triplets.pair_sims, SIMS.astype(np.float32))
-  # The last row has s02 < s12; the tie of s01 and s02 is sorted.
-  assert triplets.num_unsorted == 1
+  # Rows 0 and 2 have s02 < s12; the tie of s01 and s02 in row 1 is sorted.
+  assert triplets.num_unsorted == 2
 
 
 def test_filenames_stay_on_disk(tmp_path):
@@ -38,12 +38,14 @@ def test_filenames_stay_on_disk(tmp_path):
 @pytest.mark.parametrize(
   ("indices", "sims", "message"),
   [
-    (INDICES, SIMS[:, [1, 0, 2]], r"triplet 0 .*\[2\.0, 5\.0, 1\.0\].*2 of 3"),
+    (INDICES, SIMS[:, [1, 0, 2]], r"triplet 0 .*\[1\.0, 5\.0, 2\.0\].*2 of 3"),
     (INDICES, SIMS[:, [2, 1, 0]], r"triplet 0 has another largest"),
     (INDICES + [0, 0, 1], SIMS, r"triplet 1 .*of 7 images: \[4, 2, 7\].*1 of"),
     (INDICES - 1, SIMS, r"triplet 0 has an index outside"),
-    (INDICES * [[1], [0], [1]], SIMS, r"triplet 1 holds an image twice"),
-    (INDICES, SIMS * [[1], [1], [np.nan]], r"triplet 2 .*not finite"),
+    ([[0, 1, 2], [4, 4, 1], [5, 3, 1]], SIMS, r"triplet 1 holds an image tw"),
+    ([[0, 1, 2], [4, 2, 4], [5, 3, 1]], SIMS, r"triplet 1 holds an image tw"),
+    ([[0, 1, 2], [4, 2, 2], [5, 3, 1]], SIMS, r"triplet 1 holds an image tw"),
+    (INDICES, SIMS + [[0] * 3, [0] * 3, [0, 0, np.nan]], r"triplet 2 .*finite"),
     (INDICES[:2], SIMS, r"'similarities' must be float\[n 3\]"),
     (INDICES[:, :2], SIMS, r"'indices' must be int\[n 3\]"),
     (INDICES * 1.0, SIMS, r"'indices' must be int.*not float64\[3, 3\]"),
