@@ -114,9 +114,9 @@ class ViT(nn.Module):
       dict of named intermediate ones. With n patches and width d:
       "stem" and "with_posemb" f32[b n d]; "block00", "block01" ... the residual
       stream after each block, [b n d] or [b 1+n d] with "cls", in `dtype`;
-      "encoded" the same after the last norm, f32; "patch_mean" f32[b d]; "cls" f32[b d] if there
-      is one; "head_input" f32[b d] after pooling; "pre_logits"; "logits" if
-      there are classes.
+      "encoded" the same after the last norm, f32; "patch_mean" f32[b d]; "cls"
+      f32[b d] if there is one; "head_input" f32[b d] after pooling;
+      "pre_logits"; "logits" if there are classes.
 
     Raises:
       ValueError: The image or a field does not fit.
@@ -198,9 +198,8 @@ class _Patches(nn.Module):
     )
     bias = self.param("bias", nn.initializers.zeros, (self.width,))
     x = image.astype(self.dtype).reshape(b, h // p, p, w // p, p, c)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, p * p * c)
-    x = _affine(x, kernel.reshape(p * p * c, self.width), bias)
-    return x.reshape(b, -1, self.width)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, p * p * c)
+    return _affine(x, kernel.reshape(p * p * c, self.width), bias)
 
 
 class _Transformer(nn.Module):
@@ -234,7 +233,7 @@ class _Block(nn.Module):
     y = _LayerNorm(name="LayerNorm_0")(x)
     x = x + _Attention(
       self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0"
-    )(y, y)
+    )(y)
     y = _LayerNorm(name="LayerNorm_1")(x)
     return x + _Mlp(self.mlp_dim, self.dtype, name="MlpBlock_0")(y)
 
@@ -264,22 +263,24 @@ class _Attention(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, queries, keys):
-    d = queries.shape[-1]
-    shape = (d, self.num_heads, d // self.num_heads)
+  def __call__(self, x, keys=None):
+    """Attends from f32[b n d] to `keys` f32[b m d], by default to itself."""
+    d = x.shape[-1]
+    heads = (self.num_heads, d // self.num_heads)
     query, key, value = (
-      _Affine(shape, 1, name=name)() for name in ("query", "key", "value")
+      _Affine((d, *heads), 1, name=name)() for name in ("query", "key", "value")
     )
-    kernel, bias = _Affine((*shape[1:], d), 2, name="out")()
-    queries = queries.astype(self.dtype)
-    keys = keys.astype(self.dtype)
-    q = _project(queries, *query)
-    k = _project(keys, *key)
-    v = _project(keys, *value)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(shape[2])
+    kernel, bias = _Affine((*heads, d), 2, name="out")()
+    x = x.astype(self.dtype)
+    if keys is None:
+      q, k, v = _project(x, heads, query, key, value)
+    else:
+      (q,) = _project(x, heads, query)
+      k, v = _project(keys.astype(self.dtype), heads, key, value)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(heads[1])
     probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-    x = jnp.einsum("bhqk,bkhd->bqhd", probs.astype(v.dtype), v)
-    return _affine(x.reshape(queries.shape), kernel.reshape(d, d), bias)
+    y = jnp.einsum("bhqk,bkhd->bqhd", probs.astype(v.dtype), v)
+    return _affine(y.reshape(x.shape), kernel.reshape(d, d), bias)
 
 
 class _Mlp(nn.Module):
@@ -328,22 +329,30 @@ class _LayerNorm(nn.Module):
   def __call__(self, x):
     scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
     bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-    x = x.astype(jnp.float32)
+    shape = x.shape
+    x = x.astype(jnp.float32).reshape(-1, shape[-1])
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    shape = (1,) * (x.ndim - 1) + (-1,)
     x = x * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
-    return x * scale.reshape(shape) + bias.reshape(shape)
+    return (x * scale[None] + bias[None]).reshape(shape)
 
 
 def _affine(x, kernel, bias):
-  """x @ kernel + bias over the last axis, in the type of `x`."""
-  y = jnp.einsum("...d,de->...e", x, kernel.astype(x.dtype))
-  return y + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+  """x @ kernel + bias over the last axis, in the type of `x`.
+
+  The product is one of two matrices, also where `x` has more axes: for the
+  gradient of the kernel XLA on CPU otherwise transposes the incoming gradient
+  in memory first, which makes that product two to three times as slow.
+  """
+  y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+  y = y + bias.astype(x.dtype)[None]
+  return y.reshape(*x.shape[:-1], -1)
 
 
-def _project(x, kernel, bias):
-  """[b n d] to [b n h d/h]."""
-  d = x.shape[-1]
-  y = _affine(x, kernel.reshape(d, -1), bias.reshape(-1))
-  return y.reshape(*x.shape[:-1], *kernel.shape[1:])
+def _project(x, heads, *affines):
+  """Applies several affine maps in one product; gives each [b n h d/h]."""
+  b, n, d = x.shape
+  kernel = jnp.concatenate([a[0].reshape(d, d) for a in affines], axis=1)
+  bias = jnp.concatenate([a[1].reshape(d) for a in affines])
+  y = _affine(x, kernel, bias).reshape(b, n, len(affines), *heads)
+  return [y[:, :, i] for i in range(len(affines))]
