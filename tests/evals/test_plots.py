@@ -81,7 +81,7 @@ def test_figures_load_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", DRAWINGS)
-@pytest.mark.parametrize("name", ["</g><script>&$_^{$樹木", "x" * 40, ""])
+@pytest.mark.parametrize("name", ["</g><script>&$_^{$樹木", "x" * 40])
 def test_any_name_can_be_drawn(kind, name):
   tree = ElementTree.fromstring(DRAWINGS[kind](name))
   assert not any("script" in element.tag for element in tree.iter())
