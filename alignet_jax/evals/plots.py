@@ -365,11 +365,13 @@ def draw_rdm(rdms, name):
       extent=(0, num, num, 0),
       interpolation="nearest",
     )
-    for edge in edges[1:-1]:
+    few = len(labels) <= _MAX_CATEGORIES
+    # More lines or names would hide what they separate.
+    for edge in edges[1:-1] if few else ():
       axes.axhline(edge, color="white", linewidth=0.8)
       axes.axvline(edge, color="white", linewidth=0.8)
     axes.set_xticks([])
-    if len(labels) <= _MAX_CATEGORIES:
+    if few:
       wrapped = [textwrap.fill(str(label), 14) for label in labels]
       axes.set_yticks((edges[:-1] + edges[1:]) / 2, wrapped)
     else:
@@ -575,16 +577,31 @@ def _label(axes, x, y, text):
 
 def _legend(axes, handles, labels):
   """Puts the legend above the axes, where it covers nothing."""
+  # A longer one would squeeze the axes; the alternative text has it in full.
+  labels = [label if len(label) <= 32 else f"{label[:31]}…" for label in labels]
+  num_columns = _legend_columns(labels)
   axes.legend(
     handles,
     labels,
     loc="lower left",
     bbox_to_anchor=(0, 1.0),
-    ncols=min(len(labels), 5),
+    ncols=num_columns,
     columnspacing=1.1,
     handlelength=1.4,
     handletextpad=0.4,
   )
+
+
+def _legend_columns(labels):
+  """Most columns whose estimated width fits."""
+  for num_columns in range(len(labels), 1, -1):
+    # As matplotlib divides the labels: the first columns are the longer ones.
+    columns = np.array_split([len(label) for label in labels], num_columns)
+    # Inches at 9 points: 0.07 a letter, 0.37 for the sample and the gaps.
+    width = sum(0.07 * max(column) + 0.37 for column in columns)
+    if width <= WIDE - 0.5:
+      return num_columns
+  return 1
 
 
 def _legend_of_bars(axes, bars, names):

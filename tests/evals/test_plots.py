@@ -192,6 +192,30 @@ def test_a_model_looks_the_same_everywhere():
   assert len({look.hatch for look in looks}) == 4
 
 
+@pytest.mark.parametrize(
+  "labels, expected",
+  [
+    (["base", "aligned", "control", "chance", "noise ceiling"], 5),
+    # Four columns of 2 1 1 1 labels: 9 + 9 + 21 + 13 letters and 4 samples
+    # make 5.12 inches; three of 2 2 1: 9 + 21 + 13, 4.12.
+    (
+      [
+        "base",
+        "aligned_1",
+        "control_1",
+        "a_long_name_of_21_let",
+        "noise ceiling",
+      ],
+      3,
+    ),
+    (["x" * 60, "y"], 1),
+    (["x"], 1),
+  ],
+)
+def test_legends_fit(labels, expected):
+  assert plots._legend_columns(labels) == expected
+
+
 def test_empty_bins_are_not_drawn():
   def draw(confidence, accuracy, count):
     return plots.draw_reliability(
