@@ -182,11 +182,13 @@ def fit_transform(
   val_triplets = _check_triplets(val_triplets, len(features), "val_triplets")
   if target_logprobs is not None:
     target_logprobs = _check_targets(target_logprobs, len(triplets))
-  identity_weights = np.asarray(identity_weights, np.float32)
+  identity_weights = np.asarray(identity_weights, np.float64)
   if identity_weights.ndim != 1 or not identity_weights.size:
     raise ValueError("identity_weights must be a list of one or more numbers.")
   if not (identity_weights >= 0).all():
-    raise ValueError(f"identity_weights hold {identity_weights.min()}; >= 0.")
+    raise ValueError(
+      f"identity_weights hold {identity_weights.min()}; none may be negative."
+    )
   # As the transform standardises, in the same precision.
   x = (features.astype(np.float32) - mean) / std
   num_steps = -(-len(triplets) // batch_size)
@@ -203,7 +205,7 @@ def fit_transform(
       "triplets": triplets,
       "target_logprobs": target_logprobs,
       "val_triplets": val_triplets,
-      "identity_weights": identity_weights,
+      "identity_weights": identity_weights.astype(np.float32),
       "lr": np.float32(lr),
     },
   )

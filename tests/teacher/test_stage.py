@@ -1,0 +1,166 @@
+import types
+
+import ml_collections
+import numpy as np
+import pytest
+
+from alignet_jax import artifacts, odd_one_out
+from alignet_jax.teacher import fit, stage
+from alignet_jax.teacher import transform as transform_lib
+
+NUM_ITEMS = 41
+
+
+def _config(**changes):
+  teacher = {
+    "variants": ("hard", "soft"),
+    "selected": "soft",
+    "identity_weights": (1e-3, 1e-1),
+    "lr": 1e-2,
+    "batch_size": 200,
+    "num_epochs": 3,
+    "patience": 2,
+    "val_fraction": 0.2,
+    **changes,
+  }
+  return ml_collections.FrozenConfigDict({"teacher": teacher, "seed": 3})
+
+
+@pytest.fixture
+def inputs(np_rng, tmp_path):
+  """Artefacts of the two stages before, with judgments that can be learnt."""
+  features = 1.0 + np_rng.normal(size=(NUM_ITEMS, 7)).astype(np.float32)
+  ranks = np_rng.random((600, NUM_ITEMS))
+  triplets = np.argsort(ranks, axis=-1)[:, :3].astype(np.int32)
+  z = features[:, :2] - 1.0
+  odd = np.argmax(odd_one_out.logits_of_rows(z, triplets), axis=-1)
+  order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
+  triplets = np.take_along_axis(triplets, order, axis=-1)
+  folders = {name: tmp_path / name for name in ("judgments", "features")}
+  for folder in folders.values():
+    folder.mkdir()
+  artifacts.write_npy(folders["features"] / "stimuli.npy", features)
+  judgments = folders["judgments"]
+  artifacts.write_npz(judgments / "train.npz", triplets=triplets[:500])
+  artifacts.write_npz(judgments / "test.npz", triplets=triplets[500:])
+  logprobs = odd_one_out.log_probs(
+    odd_one_out.logits_of_rows(z, triplets[:500])
+  )
+  artifacts.write_npz(judgments / "soft.npz", target_logprobs=logprobs)
+  return folders
+
+
+def _run(inputs, out, config):
+  out.mkdir()
+  lines = []
+  context = types.SimpleNamespace(
+    config=config,
+    out=out,
+    scratch=out.with_name("scratch"),
+    inputs=inputs,
+    log=lines.append,
+  )
+  stage.run_teacher(context)
+  return lines
+
+
+def _bytes(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_writes_every_variant_and_the_selected_one(inputs, tmp_path, capsys):
+  lines = _run(inputs, tmp_path / "teacher", _config())
+  files = _bytes(tmp_path / "teacher")
+  assert sorted(files) == [
+    "hard.npz",
+    "selection.json",
+    "soft.npz",
+    "transform.npz",
+  ]
+  assert files["transform.npz"] == files["soft.npz"] != files["hard.npz"]
+  selection = artifacts.read_json(tmp_path / "teacher" / "selection.json")
+  assert selection["selected"] == "soft"
+  assert selection["num_train"] + selection["num_held_out"] == 500
+  assert 90 < selection["num_held_out"] < 110
+  for variant in ("hard", "soft"):
+    table = selection["variants"][variant]
+    assert [row["identity_weight"] for row in table] == [1e-3, 1e-1]
+    assert sum(row["selected"] for row in table) == 1
+  assert sum("identity weight" in line for line in lines) == 4
+  assert "teacher hard: " in capsys.readouterr().out  # The progress.
+
+
+def test_soft_targets_go_with_their_own_triplets(inputs, tmp_path):
+  _run(inputs, tmp_path / "teacher", _config(variants=("soft",)))
+  met = transform_lib.AffineTransform.load(tmp_path / "teacher" / "soft.npz")
+  judgments = inputs["judgments"]
+  triplets = artifacts.read_npz(judgments / "train.npz")["triplets"]
+  logprobs = artifacts.read_npz(judgments / "soft.npz")["target_logprobs"]
+  train, held_out = fit.split_triplets(triplets, val_fraction=0.2, seed=3)
+  expected = fit.fit_transform(
+    artifacts.read_npy(inputs["features"] / "stimuli.npy"),
+    triplets[train],
+    val_triplets=triplets[held_out],
+    target_logprobs=logprobs[train],
+    identity_weights=(1e-3, 1e-1),
+    lr=1e-2,
+    batch_size=200,
+    num_epochs=3,
+    patience=2,
+    seed=3,
+  )
+  np.testing.assert_array_equal(met.weights, expected.transform.weights)
+
+
+def test_test_judgments_are_never_read_and_the_same_run_gives_the_same_bytes(
+  inputs, tmp_path
+):
+  _run(inputs, tmp_path / "first", _config())
+  (inputs["judgments"] / "test.npz").write_bytes(b"not an archive")
+  _run(inputs, tmp_path / "second", _config())
+  (inputs["judgments"] / "test.npz").unlink()
+  _run(inputs, tmp_path / "third", _config())
+  assert _bytes(tmp_path / "first") == _bytes(tmp_path / "second")
+  assert _bytes(tmp_path / "first") == _bytes(tmp_path / "third")
+
+
+def test_hard_alone_needs_no_soft_targets(inputs, tmp_path):
+  (inputs["judgments"] / "soft.npz").unlink()
+  _run(
+    inputs, tmp_path / "teacher", _config(variants=("hard",), selected="hard")
+  )
+  assert (tmp_path / "teacher" / "transform.npz").exists()
+  with pytest.raises(artifacts.InputError, match="no file .*soft.npz"):
+    _run(inputs, tmp_path / "again", _config())
+
+
+def test_features_with_nan_are_refused_with_file_and_rows(inputs, tmp_path):
+  path = inputs["features"] / "stimuli.npy"
+  features = artifacts.read_npy(path)
+  features[[4, 9]] = np.nan
+  artifacts.write_npy(path, features)
+  with pytest.raises(
+    artifacts.InputError, match=r"stimuli.npy: 2 of 41 rows .*\(rows 4, 9\)"
+  ):
+    _run(inputs, tmp_path / "teacher", _config())
+
+
+def test_triplets_of_missing_rows_are_refused_with_the_file(inputs, tmp_path):
+  path = inputs["features"] / "stimuli.npy"
+  artifacts.write_npy(path, artifacts.read_npy(path)[:-1])
+  with pytest.raises(
+    artifacts.InputError, match=r"train.npz: .* rows 0 to 40; .* rows 0 to 39"
+  ):
+    _run(inputs, tmp_path / "teacher", _config())
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"variants": ("hard", "sfot")}, "'sfot'; known are hard, soft"),
+    ({"selected": "naive"}, "'naive'; it must be one of .*: hard, soft"),
+  ],
+)
+def test_unknown_variants_are_refused(inputs, tmp_path, changes, message):
+  with pytest.raises(artifacts.InputError, match=message):
+    _run(inputs, tmp_path / "teacher", _config(**changes))
