@@ -49,7 +49,7 @@ def stages():
       "student",
       run=_run_student,
       reads=("features", "triplets"),
-      config_keys=("student", "images", "world", "features"),
+      config_keys=("student", "triplets", "images", "world", "features"),
     ),
     _stage(
       "evaluate",
@@ -57,11 +57,11 @@ def stages():
       reads=("judgments", "features", "teacher", "student"),
       config_keys=(
         "evaluate",
+        "judgments",
         "student",
         "teacher",
         "world",
         "images",
-        "things",
       ),
     ),
     _stage(
@@ -75,7 +75,7 @@ def stages():
         "student",
         "evaluate",
       ),
-      config_keys=("report", "world"),
+      config_keys=("report", "judgments", "images", "world", "student"),
     ),
   )
 
@@ -128,6 +128,6 @@ def _run_evaluate(context):
 
 
 def _run_report(context):
-  from alignet_jax.evals import report
+  from alignet_jax.evals import report_stage
 
-  return report.run_report(context)
+  return report_stage.run_report(context)

@@ -1,0 +1,1 @@
+"""What people answered: readers, noise ceilings, VICE, simulated people."""

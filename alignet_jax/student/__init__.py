@@ -1,0 +1,1 @@
+"""Student: a pretrained ViT whose similarities learn to match the teacher's."""

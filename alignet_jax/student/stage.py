@@ -1,0 +1,209 @@
+"""The stage "student": the aligned model and the untransformed control.
+
+Both start from the same weights and differ in nothing but whose similarities
+they learn: the transformed teacher's or the raw one's.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from alignet_jax import artifacts
+from alignet_jax.backbones import stage as backbone_stage
+from alignet_jax.backbones import weights as weights_lib
+from alignet_jax.images import sources
+from alignet_jax.student import loop
+from alignet_jax.student import losses
+from alignet_jax.student import model as model_lib
+from alignet_jax.student import optimizer
+from alignet_jax.student import sharding
+from alignet_jax.student import train
+from alignet_jax.triplets import dataset
+from alignet_jax.triplets import files
+
+# Name of the student to the folder of its triplets.
+TRANSFORMS = {"aligned": "aligned", "control": "untransformed"}
+
+
+def run_student(context):
+  """Fine-tunes one student per variant.
+
+  Writes `base.npz` (the backbone before) and, for each variant,
+  `<variant>.npz` (the backbone after, names of big_vision) and
+  `<variant>_head.npz`, `backbone.json` (the architecture) and `losses.csv`
+  (variant, step and the metrics of `train.train_step`).
+
+  Args:
+    context: `pipeline.StageContext`; reads config.student and config.triplets,
+      and what opens the images.
+
+  Returns:
+    Metrics `student/{loss,accuracy}/<variant>`, means over the last tenth of
+    the steps.
+  """
+  settings = context.config.student
+  unknown = set(settings.variants) - set(TRANSFORMS)
+  if unknown:
+    raise artifacts.InputError(
+      f"config.student.variants names {sorted(unknown)}; known are "
+      f"{', '.join(TRANSFORMS)}."
+    )
+  try:
+    loss_fn = losses.get_loss(settings.loss)
+  except ValueError as error:
+    raise artifacts.InputError(f"config.student.loss: {error}") from error
+  backbone, params = _base(context)
+  model = backbone_stage.make_model(backbone)
+  weights_lib.save(context.out / "base.npz", params)
+  artifacts.write_json(context.out / "backbone.json", backbone)
+  images = sources.open_images(
+    context.config, "collection", size=backbone["size"]
+  )
+  metrics, rows = {}, []
+  for variant in settings.variants:
+    trained, history = _train(
+      context, variant, model, params, images, backbone, loss_fn
+    )
+    weights_lib.save(context.out / f"{variant}.npz", trained["backbone"])
+    weights_lib.save(
+      context.out / f"{variant}_head.npz", trained["triplet_head"]
+    )
+    rows += [
+      {"variant": variant, "step": step, **row}
+      for step, row in enumerate(history)
+    ]
+    tail = history[-max(1, len(history) // 10) :]
+    for name in ("loss", "accuracy"):
+      metrics[f"student/{name}/{variant}"] = float(
+        np.mean([row[name] for row in tail])
+      )
+  _write_csv(context.out / "losses.csv", rows)
+  return metrics
+
+
+def _base(context):
+  """The architecture and weights that students start from."""
+  settings = context.config.student.backbone
+  if settings.source == "teacher":
+    directory = context.inputs["features"]
+    path = directory / "backbone.npz"
+    if not path.exists():
+      raise artifacts.InputError(
+        "config.student.backbone.source is 'teacher', but the features stage "
+        "trained no backbone; set it to 'weights' and give a path."
+      )
+    backbone = artifacts.read_json(directory / "backbone.json")
+    return backbone, weights_lib.unflatten(weights_lib.read(path))
+  if settings.source == "weights":
+    backbone = settings.to_dict()
+    model = backbone_stage.make_model(backbone)
+    return backbone, backbone_stage.load_params(backbone, model, context.log)
+  raise artifacts.InputError(
+    f"config.student.backbone.source is {settings.source!r}; known are "
+    "teacher, weights."
+  )
+
+
+def _train(context, variant, model, backbone_params, images, backbone, loss_fn):
+  """Trains one student; returns its parameters and history."""
+  settings = context.config.student
+  student = model_lib.Student(backbone=model, head_dim=settings.head_dim)
+  params = model_lib.init_params(
+    jax.random.key(context.config.seed),
+    student,
+    backbone_params,
+    image_size=backbone["size"],
+  )
+  tx = optimizer.make_optimizer(
+    lr=settings.lr,
+    warmup_steps=settings.warmup_steps,
+    num_steps=settings.num_steps,
+    decay_to_init=settings.decay_to_init,
+    clip_norm=settings.clip_norm,
+  )
+  mesh = sharding.make_mesh()
+  state = sharding.replicate(train.init_state(params, tx), mesh)
+  labelled = files.read(
+    files.path_of(
+      context.inputs["triplets"],
+      TRANSFORMS[variant],
+      "train",
+      context.config.triplets.sampling,
+    ),
+    num_images=len(images),
+  )
+  step_fn = functools.partial(
+    train.train_step,
+    model=student,
+    tx=tx,
+    loss_fn=loss_fn,
+    temperature=settings.temperature,
+    value_range=tuple(backbone["value_range"]),
+  )
+
+  def make_batches(start_step):
+    batches = dataset.make_dataset(
+      labelled.indices,
+      labelled.pair_sims,
+      images,
+      batch_size=settings.batch_size,
+      seed=context.config.seed,
+      start_step=start_step,
+      num_steps=settings.num_steps - start_step,
+    )
+    for batch in batches:
+      fields = {k: batch[k] for k in ("image", "target_logprobs")}
+      yield sharding.shard_batch(fields, mesh)
+
+  state, history = loop.train(
+    state,
+    step_fn,
+    make_batches,
+    num_steps=settings.num_steps,
+    checkpoint_dir=context.scratch / variant,
+    checkpoint_every=settings.checkpoint_every,
+    label=f"student {variant}",
+    log=context.log,
+  )
+  return jax.device_get(state.params), history
+
+
+def _write_csv(path, rows):
+  """Writes dicts of one form as a table; floats exactly."""
+  names = list(rows[0])
+  lines = [",".join(names)]
+  lines += [",".join(str(row[name]) for name in names) for row in rows]
+  artifacts.write_text(path, "\n".join(lines) + "\n")
+
+
+class Embedder:
+  """Computes pooled features with the students of a finished stage."""
+
+  def __init__(self, directory):
+    """Reads the architecture; `directory` is the artefact of the stage."""
+    self._directory = directory
+    self._backbone = artifacts.read_json(directory / "backbone.json")
+    self._model = backbone_stage.make_model(self._backbone)
+
+  @property
+  def size(self):
+    """Height and width in pixels that the students take."""
+    return self._backbone["size"]
+
+  def has(self, name):
+    """Whether there is a student "base", "aligned" or "control"."""
+    return (self._directory / f"{name}.npz").exists()
+
+  def __call__(self, name, images, *, batch_size):
+    """Returns f32[n d] for a collection of images."""
+    path = self._directory / f"{name}.npz"
+    params = weights_lib.unflatten(weights_lib.read(path))
+    return backbone_stage.extract(
+      self._model,
+      params,
+      images,
+      backbone=self._backbone,
+      batch_size=batch_size,
+      label=f"{name}: {len(images)} images",
+    )

@@ -1,0 +1,66 @@
+"""Hard and soft teachers of THINGS judgments, from features given by path.
+
+  python -m alignet_jax.main --config=configs/things_teacher.py \
+    --config.things.triplets_train=PATH --config.things.triplets_test=PATH \
+    --config.things.repeats=PATH --config.things.features=PATH \
+    --config.things.vice_embedding=PATH
+
+Files are .npy or .txt as released: triplets [n 3], 0-based, the odd one last;
+features [objects d]; VICE embedding [objects dimensions]; repeats .npz with
+triplets and odd_counts (may be left out). Without a VICE embedding,
+--config.judgments.soft=vice fits one to the training triplets.
+
+Hardware: two CPU cores. Time and the table that it prints: README.
+"""
+
+import ml_collections
+
+
+def get_config(arg=""):
+  """Returns the config; takes no argument."""
+  if arg:
+    raise ValueError(f"This config takes no argument; it was given {arg!r}.")
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.stages = ("judgments", "features", "teacher", "evaluate", "report")
+
+  config.things = ml_collections.ConfigDict()
+  config.things.triplets_train = ""
+  config.things.triplets_test = ""
+  config.things.repeats = ""  # Optional: entropy r and KL.
+  config.things.features = ""
+  config.things.vice_embedding = ""
+
+  config.judgments = ml_collections.ConfigDict()
+  config.judgments.source = "things"
+  config.judgments.soft = "embedding"  # Or "vice": our own fit; or "none".
+
+  config.vice = ml_collections.ConfigDict()
+  config.vice.num_dims = 100
+  config.vice.num_epochs = 40
+  config.vice.batch_size = 1_024
+  config.vice.lr = 0.01
+  config.vice.spike = 0.25  # paper.md, H, as the two below.
+  config.vice.slab = 1.0
+  config.vice.pi = 0.5
+  config.vice.num_samples = 50
+
+  config.features = ml_collections.ConfigDict()
+  config.features.source = "file"
+
+  config.teacher = ml_collections.ConfigDict()
+  config.teacher.variants = ("hard", "soft")
+  config.teacher.selected = "soft"
+  config.teacher.identity_weights = (1e-3, 3e-3, 1e-2, 3e-2)
+  config.teacher.lr = 1e-3
+  config.teacher.batch_size = 8_192
+  config.teacher.num_epochs = 15
+  config.teacher.patience = 3  # Epochs without gain on held-out choices.
+  config.teacher.val_fraction = 0.1  # Of the training triplets.
+
+  config.evaluate = ml_collections.ConfigDict()
+
+  config.report = ml_collections.ConfigDict()
+  config.report.title = "Teachers of THINGS judgments"
+  config.report.num_examples = 0
+  return config
