@@ -1,0 +1,329 @@
+import re
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from alignet_jax import artifacts
+from alignet_jax.judgments import things
+
+TRIPLETS = np.array([[5, 0, 3], [1, 2, 6], [4, 3, 0], [6, 5, 1]])
+
+
+def write(path, array, **kwargs):
+  """Writes a table as the ending of the name says, and returns the path."""
+  if path.suffix == ".npy":
+    np.save(path, array)
+  else:
+    np.savetxt(path, array, **kwargs)
+  return path
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "int64", ">i4", "float32"])
+def test_triplets_of_npy(tmp_path, dtype):
+  path = write(tmp_path / "t.npy", TRIPLETS.astype(dtype))
+  triplets = things.load_triplets(path, num_objects=7)
+  np.testing.assert_array_equal(triplets, TRIPLETS)
+  assert triplets.dtype == np.int32
+
+
+@pytest.mark.parametrize("fmt", ["%.18e", "%d", "%.3e", " %g\t"])
+def test_triplets_of_text(tmp_path, fmt):
+  path = write(tmp_path / "train_90.txt", TRIPLETS, fmt=fmt)
+  triplets = things.load_triplets(path, num_objects=7)
+  np.testing.assert_array_equal(triplets, TRIPLETS)
+  assert triplets.dtype == np.int32
+
+
+def test_text_by_hand(tmp_path):
+  path = tmp_path / "t.txt"
+  path.write_text("\n1.000e+01 2 3.0\r\n\n  4\t5 0  ", encoding="utf-8")
+  np.testing.assert_array_equal(
+    things.load_triplets(path), [[10, 2, 3], [4, 5, 0]]
+  )
+  path = tmp_path / "t.csv"
+  path.write_text("10,2,3\n4, 5,0\n", encoding="utf-8")
+  np.testing.assert_array_equal(
+    things.load_triplets(str(path)), [[10, 2, 3], [4, 5, 0]]
+  )
+
+
+def test_fortran_order_and_one_row(tmp_path):
+  path = write(tmp_path / "t.npy", np.asfortranarray(TRIPLETS))
+  np.testing.assert_array_equal(things.load_triplets(path), TRIPLETS)
+  path = write(tmp_path / "t.txt", TRIPLETS[:1])
+  np.testing.assert_array_equal(things.load_triplets(path), TRIPLETS[:1])
+
+
+BAD_TRIPLETS = {
+  "two columns": (TRIPLETS[:, :2], r"shape is \(4, 2\)"),
+  "one dimension": (TRIPLETS.ravel(), r"shape is \(12,\)|shape is \(12, 1\)"),
+  "negative": (TRIPLETS - 1, r"row 0, column 1 is -1.* 0 to 6"),
+  "too large": (
+    TRIPLETS * 2,
+    r"row 0, column 0 is 10, and 5 numbers.* 0 to 6",
+  ),
+  "from 1": (TRIPLETS + 1, r"run from 1 to 7.*counts from 1"),
+  "half": (TRIPLETS + 0.5, r"5.5 in row 0, column 0.*whole numbers"),
+  "huge": (TRIPLETS * 1e300, r"5e\+300 in row 0"),
+  "nan": (
+    np.where(TRIPLETS == 6, np.nan, TRIPLETS),
+    r"row 1, column 2 is nan, and so are 2",
+  ),
+  "infinite": (
+    np.where(TRIPLETS == 6, np.inf, TRIPLETS),
+    r"row 1, column 2 is inf",
+  ),
+  "duplicate": (
+    np.where(TRIPLETS == 2, 6, TRIPLETS),
+    r"row 1 is 1, 6, 6; the three objects must differ",
+  ),
+}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".txt"])
+@pytest.mark.parametrize("case", BAD_TRIPLETS)
+def test_bad_triplets_are_named(tmp_path, suffix, case):
+  table, message = BAD_TRIPLETS[case]
+  path = write(tmp_path / f"judged{suffix}", table)
+  with pytest.raises(artifacts.InputError, match=message) as error:
+    things.load_triplets(path, num_objects=7)
+  assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("array", "message"),
+  [
+    (np.array([["a", "b", "c"]]), "type is <U1"),
+    (np.ones((2, 3), bool), "type is bool"),
+    (np.ones((2, 3), complex), "type is complex128"),
+    (np.array([[0, 1, 2**63]], np.uint64), "9223372036854775808"),
+    (np.array([[0, 1, 2**40]]), "1099511627776.*0 to 2147483647"),
+    (np.zeros((0, 3), int), "damaged|empty"),
+    (np.array(3), r"shape is \(\)"),
+  ],
+)
+def test_bad_types_are_named(tmp_path, array, message):
+  path = write(tmp_path / "judged.npy", array)
+  with pytest.raises(artifacts.InputError, match=message) as error:
+    things.load_triplets(path)
+  assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("judged.txt", b""),
+    ("judged.txt", b" \n\n"),
+    ("judged.txt", b"0 1 2\n3 4\n"),
+    ("judged.txt", b"image1 image2 image3\n0 1 2\n"),
+    ("judged.txt", b"0 1 2\n\xff\xfe 4 5\n"),
+    ("judged.txt", b"0 1 2\x00\n"),
+    ("judged.csv", b"0,1,\n"),
+    ("judged.npy", b""),
+    ("judged.npy", b"0 1 2\n"),
+    ("judged.npy", b"\x80\x04K\x01."),
+    ("judged.pkl", b"0 1 2\n"),
+  ],
+)
+def test_bad_files_are_named(tmp_path, name, content):
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(artifacts.InputError, match=re.escape(str(path))):
+    things.load_triplets(path)
+
+
+@pytest.mark.parametrize("name", ["absent.txt", "absent.npy"])
+def test_missing_files_and_folders_are_named(tmp_path, name):
+  path = tmp_path / name
+  with pytest.raises(artifacts.InputError, match=f"no file.*{name}"):
+    things.load_triplets(path)
+  path.mkdir()
+  with pytest.raises(artifacts.InputError, match=f"{name} is a folder"):
+    things.load_triplets(path)
+
+
+def test_objects_are_not_executed(tmp_path):
+  class Bomb:
+    def __reduce__(self):
+      return (open, (str(tmp_path / "executed"), "w"))
+
+  path = tmp_path / "judged.npy"
+  np.save(path, np.array([[Bomb()] * 3], dtype=object), allow_pickle=True)
+  with pytest.raises(artifacts.InputError, match=re.escape(str(path))):
+    things.load_triplets(path)
+  assert not (tmp_path / "executed").exists()
+
+
+def test_header_that_claims_more_than_the_file_holds(tmp_path):
+  path = write(tmp_path / "judged.npy", TRIPLETS)
+  data = path.read_bytes()
+  assert b"(4, 3)" in data
+  path.write_bytes(data.replace(b"(4, 3), }         ", b"(400000000000, 3)}"))
+  with pytest.raises(artifacts.InputError, match=re.escape(str(path))):
+    things.load_triplets(path)
+
+
+@st.composite
+def spoiled_tables(draw):
+  """A valid table of triplets of 11 objects with one thing wrong."""
+  num = draw(st.integers(1, 9))
+  objects = st.permutations(range(11)).map(lambda order: order[:3])
+  table = np.array([draw(objects) for _ in range(num)], np.float64)
+  row, column = draw(st.integers(0, num - 1)), draw(st.integers(0, 2))
+  kind = draw(st.sampled_from(["range", "duplicate", "value", "base"]))
+  if kind == "range":
+    outside = st.integers(-(2**62), -1) | st.integers(12, 2**62)
+    table[row, column] = draw(outside)
+  elif kind == "duplicate":
+    table[row, column] = table[row, column - 1]
+  elif kind == "value":
+    fraction = st.floats().filter(lambda x: not float(x).is_integer())
+    table[row, column] = draw(fraction)
+  else:
+    table[0] = [0, 10, 5]
+    table = table + 1
+  return table
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".txt"])
+@hypothesis.given(table=spoiled_tables())
+def test_any_spoiled_table_is_an_error_that_names_the_file(
+  tmp_path_factory, suffix, table
+):
+  path = tmp_path_factory.mktemp("spoiled") / f"judged{suffix}"
+  write(path, table)
+  with pytest.raises(artifacts.InputError, match=re.escape(str(path))):
+    things.load_triplets(path, num_objects=11)
+
+
+@pytest.mark.parametrize("name", ["t.npy", "t.txt", "repeats.npz"])
+@hypothesis.given(data=st.data())
+def test_damaged_bytes_are_read_or_named(tmp_path_factory, name, data):
+  path = tmp_path_factory.mktemp("damaged") / name
+  if name == "repeats.npz":
+    np.savez(path, triplets=TRIPLETS, odd_counts=TRIPLETS)
+    load = things.load_repeats
+  else:
+    write(path, TRIPLETS, fmt="%d") if name == "t.txt" else write(
+      path, TRIPLETS
+    )
+    load = things.load_triplets
+  content = bytearray(path.read_bytes())
+  for _ in range(data.draw(st.integers(1, 4))):
+    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+      st.integers(0, 255)
+    )
+  cut = data.draw(st.integers(0, len(content)))
+  path.write_bytes(content[:cut] if data.draw(st.booleans()) else content)
+  try:
+    loaded = load(path, num_objects=7)
+  except artifacts.InputError as error:
+    assert str(path) in str(error)
+    return
+  triplets = loaded[0] if name == "repeats.npz" else loaded
+  assert triplets.dtype == np.int32
+  assert triplets.ndim == 2
+  assert triplets.min() >= 0
+  assert triplets.max() < 7
+  assert all(len(set(row)) == 3 for row in triplets.tolist())
+
+
+def write_repeats(path, **changes):
+  counts = np.array([[7, 0, 1], [2, 2, 2], [0, 0, 9], [1, 3, 5]])
+  arrays = {"triplets": TRIPLETS, "odd_counts": counts} | changes
+  np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+  return counts
+
+
+def test_repeats(tmp_path):
+  path = tmp_path / "repeats.npz"
+  expected = write_repeats(path)
+  triplets, counts = things.load_repeats(path, num_objects=7)
+  np.testing.assert_array_equal(triplets, TRIPLETS)
+  np.testing.assert_array_equal(counts, expected)
+  assert triplets.dtype == counts.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"odd_counts": None}, "no array 'odd_counts'; it has triplets"),
+    ({"triplets": TRIPLETS + 1}, "array triplets: .*counts from 1"),
+    ({"odd_counts": np.ones((3, 3), int)}, r"\(3, 3\); expected \(4, 3\)"),
+    ({"odd_counts": TRIPLETS - 1}, "-1 in row 0, column 1; counts are"),
+    ({"odd_counts": TRIPLETS * 2.0**31}, "10737418240 in row 0, column 0"),
+    ({"odd_counts": TRIPLETS + 0.5}, "5.5 in row 0.*whole"),
+    ({"odd_counts": np.diag([1, 1, 1, 1])[:, :3]}, "row 3 is 0, 0, 0"),
+  ],
+)
+def test_bad_repeats_are_named(tmp_path, changes, message):
+  path = tmp_path / "repeats.npz"
+  write_repeats(path, **changes)
+  with pytest.raises(artifacts.InputError, match=message) as error:
+    things.load_repeats(path, num_objects=7)
+  assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".txt"])
+def test_embedding(tmp_path, np_rng, suffix):
+  table = np_rng.normal(size=(7, 5))
+  path = write(tmp_path / f"embedding{suffix}", table)
+  embedding = things.load_embedding(path, num_objects=7)
+  np.testing.assert_allclose(embedding, table, rtol=1e-6, atol=0)
+  assert embedding.dtype == np.float32
+  embedding[0, 0] = 1.0  # a copy in memory, not the file
+  one = write(tmp_path / f"one{suffix}", table[:, :1])
+  assert things.load_features(one).shape == (7, 1)
+
+
+def test_bad_embeddings_are_named(tmp_path, np_rng):
+  table = np_rng.normal(size=(7, 5))
+  path = write(tmp_path / "embedding.npy", table.T)
+  with pytest.raises(artifacts.InputError, match="transposed") as error:
+    things.load_embedding(path, num_objects=7)
+  assert str(path) in str(error.value)
+  for value, message in ((np.nan, "is nan"), (1e300, "is inf")):
+    table[3, 2] = value
+    write(path, table)
+    with pytest.raises(
+      artifacts.InputError, match="row 3, column 2 " + message
+    ):
+      things.load_embedding(path)
+
+
+def test_reading_imports_no_jax():
+  code = (
+    "import sys; from alignet_jax.judgments import noise_ceiling, things; "
+    "assert 'jax' not in sys.modules"
+  )
+  subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_real_files(shared_data, tmp_path):
+  folder = shared_data / "things"
+  for name, num in (("triplets_train", 323_099), ("triplets_test", 24_709)):
+    triplets = things.load_triplets(
+      folder / f"{name}.npy", num_objects=things.NUM_OBJECTS
+    )
+    assert triplets.shape == (num, 3)
+    path = write(tmp_path / f"{name}_from_1.npy", triplets + 1)
+    with pytest.raises(artifacts.InputError, match="counts from 1"):
+      things.load_triplets(path, num_objects=things.NUM_OBJECTS)
+  triplets, counts = things.load_repeats(
+    folder / "repeats.npz", num_objects=things.NUM_OBJECTS
+  )
+  assert triplets.shape == counts.shape == (220, 3)
+  assert 190 < counts.sum(axis=1).mean() < 210
+  for name, dims in (
+    ("vice_embedding_42d", 42),
+    ("spose_embedding_49d", 49),
+    ("features_clip_vit_b32", 512),
+  ):
+    table = things.load_embedding(
+      folder / f"{name}.npy", num_objects=things.NUM_OBJECTS
+    )
+    assert table.shape == (1854, dims)
