@@ -64,7 +64,13 @@ def load_repeats(path, *, num_objects=None):
     artifacts.InputError: As `load_triplets`, or if an array is missing, a count
       is negative, or a triplet has no answer.
   """
-  arrays = artifacts.read_npz(path, required=("triplets", "odd_counts"))
+  try:
+    arrays = artifacts.read_npz(path, required=("triplets", "odd_counts"))
+  except MemoryError as error:
+    raise artifacts.InputError(
+      f"{path} claims to hold more than fits into memory; it is damaged, or "
+      "no file of repeated triplets."
+    ) from error
   triplets = _check_triplets(
     f"{os.fspath(path)}, array triplets", arrays["triplets"], num_objects
   )

@@ -73,6 +73,9 @@ def test_one_answer_leaves_no_others():
   intervals = noise_ceiling.bootstrap_intervals([[1, 0, 0]], num_resamples=3)
   assert np.isnan(intervals["lower"]).all()
   assert intervals["upper"] == (1.0, 1.0)
+  # A quarter of the draws has the first triplet only, and no lower bound.
+  intervals = noise_ceiling.bootstrap_intervals([[1, 0, 0], [4, 0, 0]])
+  assert intervals["lower"] == (1.0, 1.0)
 
 
 def test_no_triplets():

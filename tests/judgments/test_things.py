@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import zipfile
 
 import hypothesis
 import numpy as np
@@ -65,6 +66,10 @@ BAD_TRIPLETS = {
   "too large": (
     TRIPLETS * 2,
     r"row 0, column 0 is 10, and 5 numbers.* 0 to 6",
+  ),
+  "one too large": (
+    np.where(TRIPLETS == 6, 7, TRIPLETS),
+    r"row 1, column 2 is 7, and 2 numbers.* 0 to 6",
   ),
   "from 1": (TRIPLETS + 1, r"run from 1 to 7.*counts from 1"),
   "half": (TRIPLETS + 0.5, r"5.5 in row 0, column 0.*whole numbers"),
@@ -167,6 +172,17 @@ def test_header_that_claims_more_than_the_file_holds(tmp_path):
     things.load_triplets(path)
 
 
+def test_archive_that_claims_more_than_it_holds(tmp_path):
+  header = {"descr": "<i8", "fortran_order": False, "shape": (10**15, 3)}
+  path = tmp_path / "repeats.npz"
+  with zipfile.ZipFile(path, "w") as archive:
+    for name in ("triplets", "odd_counts"):
+      with archive.open(f"{name}.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, header)
+  with pytest.raises(artifacts.InputError, match=re.escape(str(path))):
+    things.load_repeats(path)
+
+
 @st.composite
 def spoiled_tables(draw):
   """A valid table of triplets of 11 objects with one thing wrong."""
@@ -176,7 +192,7 @@ def spoiled_tables(draw):
   row, column = draw(st.integers(0, num - 1)), draw(st.integers(0, 2))
   kind = draw(st.sampled_from(["range", "duplicate", "value", "base"]))
   if kind == "range":
-    outside = st.integers(-(2**62), -1) | st.integers(12, 2**62)
+    outside = st.integers(-(2**62), -1) | st.integers(11, 2**62)
     table[row, column] = draw(outside)
   elif kind == "duplicate":
     table[row, column] = table[row, column - 1]
