@@ -11,6 +11,7 @@ Usage:
   progress.write("one line that does not break a bar")
 """
 
+import shutil
 import sys
 import time
 
@@ -50,13 +51,17 @@ class Progress:
     self._start = self._shown = time.monotonic()
     self._done_when_shown = self._done
     if sys.stdout.isatty():
+      # Left to itself, tqdm draws nothing where a terminal gives its size as 0,
+      # as those of some containers do.
+      columns, lines = shutil.get_terminal_size()
       self._bar = tqdm.tqdm(
         desc=self._label,
         total=self._total,
         initial=self._initial,
         unit=f" {self._unit}",
         file=sys.stdout,
-        dynamic_ncols=True,
+        ncols=columns,
+        nrows=lines,
       )
     return self
 

@@ -227,6 +227,8 @@ def test_config_hash_ignores_order_and_tuple_or_list_but_no_value():
   base = manifest.config_hash({"a": (1, 2), "b": {"c": "x", "d": None}})
   same = ml_collections.ConfigDict({"b": {"d": None, "c": "x"}, "a": [1, 2]})
   assert manifest.config_hash(same) == base
+  reordered = {"b": {"d": None, "c": "x"}, "a": (1, 2)}
+  assert manifest.config_hash(reordered) == base
   frozen = ml_collections.FrozenConfigDict(same)
   assert manifest.config_hash(frozen) == base
   for other in (

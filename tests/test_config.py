@@ -72,7 +72,7 @@ def _error(function, *args, **kwargs):
     ("configs/a.py:", "configs/a.py", ""),
     ("configs/a.py:runlocal,seed=1", "configs/a.py", "runlocal,seed=1"),
     ("a:b/c.py:d", "a:b/c.py", "d"),
-    ("configs/a.py:path=b.py", "configs/a.py", "path=b.py"),
+    ("configs/a.py:path=b.py:c", "configs/a.py", "path=b.py:c"),
     ("configs/a:d", "configs/a", "d"),
   ],
 )

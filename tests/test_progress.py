@@ -1,6 +1,7 @@
 """Progress: plain lines when piped, a bar on a terminal."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -108,6 +109,17 @@ def test_a_terminal_gets_a_bar_with_rate_and_remaining_time(monkeypatch):
   assert "loss 0.0625" in text
   assert "a line\n" in text
   assert "\r" in text
+
+
+def test_a_terminal_of_unknown_size_gets_a_bar_too(monkeypatch):
+  master, slave = os.openpty()  # its size is 0 x 0
+  with open(slave, "w", encoding="utf-8") as terminal:
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with progress.Progress(2, unit="steps", label="student") as bar:
+      bar.update(2)
+    text = os.read(master, 10_000).decode()
+  os.close(master)
+  assert "student:   0%" in text  # the first of its drawings
 
 
 @pytest.mark.parametrize(
