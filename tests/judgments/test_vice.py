@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -127,11 +128,12 @@ def test_objective_and_gradient_are_finite_at_extreme_values(np_rng):
   loc = jnp.asarray(np_rng.choice([-100.0, 100.0], (7, 2)), jnp.float32)
   eps = jnp.asarray(np_rng.normal(size=(7, 2)), jnp.float32)
   triplets = random_triplets(np_rng, 13, 7)
+  value_and_grad = jax.jit(
+    jax.value_and_grad(functools.partial(vice.objective, **SETTINGS))
+  )
   for log_scale in (-30.0, 3.0):
     params = vice.Params(loc, jnp.full_like(loc, log_scale))
-    value, grads = jax.value_and_grad(vice.objective)(
-      params, eps, triplets, num_triplets=13, **SETTINGS
-    )
+    value, grads = value_and_grad(params, eps, triplets, num_triplets=13)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in grads)
 
@@ -140,14 +142,13 @@ def test_permuting_objects_permutes_gradients(np_rng):
   params, eps, triplets = random_problem(np_rng, np.float32)
   order = np_rng.permutation(7)
   inverse = np.argsort(order)
-  grad_fn = jax.grad(vice.objective)
-  grads = grad_fn(params, eps, triplets, num_triplets=5, **SETTINGS)
+  grad_fn = jax.jit(jax.grad(functools.partial(vice.objective, **SETTINGS)))
+  grads = grad_fn(params, eps, triplets, num_triplets=5)
   permuted = grad_fn(
     vice.Params(*(a[order] for a in params)),
     eps[order],
     inverse[triplets],
     num_triplets=5,
-    **SETTINGS,
   )
   for met, expected in zip(permuted, grads, strict=True):
     np.testing.assert_allclose(met, expected[order], rtol=1e-5, atol=1e-6)
@@ -161,13 +162,13 @@ def test_epoch_is_adam_on_the_objective(np_rng):
   expected = [np.asarray(p, np.float64) for p in params]
   moments = [[np.zeros((7, 3)), np.zeros((7, 3))] for _ in params]
   losses = []
+  cross_entropy = jax.jit(vice.cross_entropy)
+  grad_fn = jax.jit(jax.grad(functools.partial(vice.objective, **SETTINGS)))
   for step in range(3):
     eps = noise[offsets[step] : offsets[step] + 21].reshape(7, 3)
     point = vice.Params(*(jnp.asarray(p, jnp.float32) for p in expected))
-    losses.append(vice.cross_entropy(point, eps, batches[step]))
-    grads = jax.grad(vice.objective)(
-      point, eps, batches[step], num_triplets=11, **SETTINGS
-    )
+    losses.append(cross_entropy(point, eps, batches[step]))
+    grads = grad_fn(point, eps, batches[step], num_triplets=11)
     for index, grad in enumerate(np.asarray(grads, np.float64)):
       m, v = moments[index]
       m[:] = 0.9 * m + 0.1 * grad
@@ -239,6 +240,13 @@ def test_cross_entropy_falls_during_the_fit(recovery):
   nll = recovery[2].history["nll"]
   assert nll.shape == (100,)
   assert nll[-1] < nll[0] - 0.1
+
+
+@pytest.fixture(autouse=True)
+def small_noise_table(request, monkeypatch):
+  """Draws thousands of numbers instead of millions for each tiny fit."""
+  if "recovery" not in request.fixturenames:
+    monkeypatch.setattr(vice, "_NOISE_TABLE_SIZE", 2**12)
 
 
 def fit_tiny(**changes):
@@ -322,7 +330,8 @@ def test_objects_without_judgments_return_to_the_prior():
     ({"val_triplets": np.array([[0, 1, 13]])}, "val_triplets holds"),
     ({"num_dims": 0}, "num_dims is 0"),
     ({"num_epochs": 0}, "num_epochs is 0"),
-    ({"lr": float("nan")}, "lr is nan"),
+    ({"lr": float("nan")}, "lr is nan; expected a positive"),
+    ({"lr": 0.0}, "lr is 0.0; expected a positive"),
     ({"pi": 1.0}, "pi is 1.0"),
     ({"spike": -0.1}, "spike is -0.1"),
     ({"prior": "cauchy"}, "'cauchy'; known: gaussian, laplace"),
