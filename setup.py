@@ -29,10 +29,10 @@ NOT_LINUX_X86 = "sys_platform != 'linux' or platform_machine != 'x86_64'"
 DEPENDENCIES = [
   "absl-py>=2.1",
   "clu>=0.0.12",
-  "flax>=0.12",
+  "flax>=0.12.7",
   "jax>=0.10",
-  "matplotlib>=3.9",
-  "ml_collections>=1.0",
+  "matplotlib>=3.10.8",
+  "ml_collections>=1.1",
   "numpy>=2.1",
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.30",
