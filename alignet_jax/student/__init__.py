@@ -1,1 +1,1 @@
-"""Student: a pretrained ViT whose similarities learn to match the teacher's."""
+"""Distillation of the aligned similarities into a vision model."""

@@ -1,24 +1,23 @@
-"""The loop around a train step: batches, checkpoints, progress, metrics.
+"""The loop around a train step: checkpoints, history, progress, interruption.
 
-Knows nothing of what is trained; pre-training and distillation share it. Step s
-always sees batch s, so a run that goes on from a checkpoint takes the very
-steps that it would have taken.
+It knows nothing of triplets: any function from (state, batch) to (state,
+metrics) will do. A run that is stopped at any moment and started again goes on
+from its newest checkpoint and ends with the same bytes, because the batch of a
+step depends on the step alone and the history of metrics is in the checkpoint.
 
 Usage:
-  state, history = train(state, step_fn, make_batches, num_steps=1_000,
-                         checkpoint_dir=path, checkpoint_every=100,
-                         label="student")
+  state, history = loop.train(
+    state, step_fn, make_batches, num_steps=1_000, checkpoint_dir=scratch,
+    checkpoint_every=200, label="student")
 """
 
+import contextlib
 import math
+import signal
+import threading
 
-import jax
-
-from alignet_jax import progress
-from alignet_jax.student import checkpoints as checkpoints_lib
-
-# Steps whose metrics are fetched together; more hides the latency of a device.
-FETCH_EVERY = 10
+from alignet_jax import artifacts, progress
+from alignet_jax.student import checkpoints
 
 
 def train(
@@ -30,64 +29,130 @@ def train(
   checkpoint_dir,
   checkpoint_every,
   label,
-  log=print,
+  keep=2,
+  log=progress.write,
 ):
-  """Trains to the end, from the newest checkpoint if there is one.
+  """Trains up to a number of steps, from the newest checkpoint if there is one.
+
+  Ctrl-C and SIGTERM let the step finish, save, and only then take their usual
+  course; a second one is not held back.
 
   Args:
-    state: train state; its leaves say where restored arrays go.
-    step_fn: (state, batch) to (state, dict of scalars, with "loss").
-    make_batches: start step to an iterator of the batches from there on.
-    num_steps: steps in all.
-    checkpoint_dir: where checkpoints are kept.
-    checkpoint_every: steps between two of them.
-    label: name in the progress display.
-    log: prints a line.
+    state: State before the first step, a tree of arrays. Spent.
+    step_fn: Function from (state, batch) to (state, metrics), with metrics a
+      dict of scalars that has "loss".
+    make_batches: Function from the first step to an iterator over batches.
+    num_steps: Number of updates in all.
+    checkpoint_dir: Where checkpoints are kept.
+    checkpoint_every: Steps between checkpoints, at least 1. There is always
+      one at the end.
+    label: What the progress is called.
+    keep: Number of newest checkpoints to keep.
+    log: Prints one line.
 
   Returns:
-    The final state, and the history: one dict of floats per step.
+    The state after `num_steps` updates, and the history: a list of dicts from
+    metric to float, entry s from the batch of step s before its update.
 
   Raises:
-    FloatingPointError: A loss that is not finite; names the step. Nothing of
-      it is saved.
+    FloatingPointError: The loss is NaN or infinite; names the step. Nothing of
+      that step is saved.
+    artifacts.InputError: The checkpoints belong to another model, or are beyond
+      `num_steps`.
+    ValueError: The batches end too early.
   """
-  with checkpoints_lib.Checkpoints(checkpoint_dir, log=log) as checkpoints:
-    state, history = checkpoints.restore(state)
-    start = len(history)
-    if start:
-      log(f"{label}: going on from step {start}")
-    if start >= num_steps:
-      return state, history
-    pending = []
-    batches = make_batches(start)
+  with (
+    checkpoints.Checkpoints(checkpoint_dir, keep=keep, log=log) as saver,
+    _held_signals() as stopped,
+  ):
+    state, history = saver.restore(state)
+    first_step = saved_step = step = len(history)
+    if step > num_steps:
+      raise artifacts.InputError(
+        f"The checkpoint in {checkpoint_dir} is of step {step}, beyond "
+        f"num_steps={num_steps}."
+      )
+    pending = None  # Metrics of the last step, perhaps still being computed.
+
+    def save():
+      nonlocal pending, saved_step
+      pending = _record(history, pending, label)
+      if saved_step != step:
+        saver.save(step, state, history)
+        saved_step = step
+
+    batches = iter(make_batches(step)) if step < num_steps else iter(())
     with progress.Progress(
-      num_steps, unit="steps", label=label, initial=start
+      num_steps, unit="steps", label=label, initial=step
     ) as bar:
-      for step in range(start, num_steps):
-        state, metrics = step_fn(state, next(batches))
-        pending.append(metrics)
-        done = step + 1
-        save = done % checkpoint_every == 0 or done == num_steps
-        if save or len(pending) == FETCH_EVERY:
-          history += _fetch(pending, done, label)
-          bar.update(len(pending), loss=history[-1]["loss"])
-          pending = []
-        if save:
-          checkpoints.save(done, state, history)
+      try:
+        while step < num_steps and not stopped:
+          batch = next(batches, None)
+          if batch is None:
+            raise ValueError(
+              f"{label}: the batches from step {first_step} on ended before "
+              f"step {step}; num_steps={num_steps} are needed."
+            )
+          state, metrics = step_fn(state, batch)
+          # Those of the step before are read only now: no device waits.
+          _record(history, pending, label)
+          pending = metrics
+          step += 1
+          if step % checkpoint_every == 0:
+            save()
+          bar.update(**_latest(history))
+      except (KeyboardInterrupt, SystemExit):
+        # Making a batch raised it. Or it is the second signal, which may have
+        # hit a step that has spent its state already.
+        if not stopped:
+          save()
+        raise
+      save()
+  if stopped:
+    signal.raise_signal(stopped[0])  # The usual handlers are back.
   return state, history
 
 
-def _fetch(pending, done, label):
-  """Brings metrics from the device and refuses a loss that is not finite."""
-  rows = [
-    {name: float(value) for name, value in metrics.items()}
-    for metrics in jax.device_get(pending)
-  ]
-  for offset, row in enumerate(rows):
-    if not math.isfinite(row["loss"]):
-      step = done - len(rows) + offset
-      raise FloatingPointError(
-        f"{label}: the loss of step {step} is {row['loss']}. A smaller learning "
-        "rate or a larger temperature may help."
-      )
-  return rows
+def _record(history, metrics, label):
+  """Waits for the metrics of a step, if any, and appends them; gives None."""
+  if metrics is None:
+    return
+  row = {name: float(value) for name, value in metrics.items()}
+  if not math.isfinite(row["loss"]):
+    raise FloatingPointError(
+      f"{label}: the loss of step {len(history)} is {row['loss']}. Nothing of "
+      "that step was saved; a lower learning rate or clip_norm may help."
+    )
+  history.append(row)
+
+
+def _latest(history):
+  """Loss and accuracy to show, if there are any yet."""
+  row = history[-1] if history else {}
+  return {name: row[name] for name in ("loss", "accuracy") if name in row}
+
+
+@contextlib.contextmanager
+def _held_signals():
+  """Collects the first SIGINT or SIGTERM in a list instead of acting on it."""
+  held = []
+  if threading.current_thread() is not threading.main_thread():
+    yield held  # Only the main thread can set handlers.
+    return
+  previous = {}
+
+  def hold(number, frame):
+    held.append(number)
+    _set_handlers(previous)  # The next one acts at once.
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    previous[number] = signal.signal(number, hold)
+  try:
+    yield held
+  finally:
+    _set_handlers(previous)
+
+
+def _set_handlers(handlers):
+  for number, handler in handlers.items():
+    signal.signal(number, handler)

@@ -1,91 +1,90 @@
-"""Distillation losses on the three-way choice, in log space.
+"""Losses between the student's and the teacher's odd-one-out probabilities.
 
-Both sides are distributions over "which item is odd": the student's from its
-similarities (divided by the temperature before they come here), the teacher's
-as log probabilities. The released configuration uses `jsd` with temperature 100
-on the student only; the paper's text speaks of KL (paper.md, section C and
-trap 24).
+All of them take scores of positions (`odd_one_out.logits`, already divided by
+the student's temperature) and the teacher's log probabilities, and stay in log
+space: value and gradient are finite where a probability is 0.
+
+Sources: paper.md, section C. The released configs use `jsd`; the texts about
+the paper describe `kl`.
 
 Usage:
-  loss = LOSSES["jsd"](logits, target_logprobs)      # f32[b]
+  loss_fn = losses.get_loss("jsd")
+  loss = jnp.mean(loss_fn(logits, target_logprobs))
 """
 
+import jax
 import jax.numpy as jnp
-import numpy as np
-
-from alignet_jax import odd_one_out
 
 
 def kl(logits, target_logprobs):
-  """Kullback-Leibler divergence KL(teacher || student).
+  """Kullback-Leibler divergence of the student from the teacher.
+
+  KL(p || q) = sum p (log p - log q), p the teacher, q the student.
 
   Args:
-    logits: f32[*b 3] of the student, entry p scores item p.
-    target_logprobs: f32[*b 3] of the teacher; -inf for an impossible item.
+    logits: f32[b 3] scores of the student.
+    target_logprobs: f32[b 3] log probabilities of the teacher; -inf stands for
+      a probability of 0.
 
   Returns:
-    f32[*b] in nats, at least 0; 0 where the two agree.
+    f32[b] in nats, at least 0; 0 only where both agree.
   """
-  logprobs = odd_one_out.log_probs(logits)
-  return _relative(target_logprobs, target_logprobs - logprobs)
+  logprobs = jax.nn.log_softmax(logits, axis=-1)
+  return _divergence(target_logprobs, logprobs)
 
 
 def jsd(logits, target_logprobs):
-  """Jensen-Shannon divergence, as released.
+  """Jensen-Shannon divergence, the loss of the released configs.
 
-  Half of KL(p || m) plus half of KL(q || m), m the mean of both (paper.md,
-  section C). `Deviation:` the released code takes a softmax and then its
-  logarithm, which is not finite for far logits; this one is.
+  (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2.
 
   Args:
-    logits: f32[*b 3] of the student, entry p scores item p.
-    target_logprobs: f32[*b 3] of the teacher; -inf for an impossible item.
+    logits: f32[b 3] scores of the student.
+    target_logprobs: f32[b 3] log probabilities of the teacher; -inf stands for
+      a probability of 0.
 
   Returns:
-    f32[*b] in nats, from 0 to ln 2.
+    f32[b] in nats, between 0 and ln 2.
   """
-  logprobs = odd_one_out.log_probs(logits)
-  mean = jnp.logaddexp(logprobs, target_logprobs) - np.log(2.0)
-  return 0.5 * (
-    _relative(target_logprobs, target_logprobs - mean)
-    + _relative(logprobs, logprobs - mean)
-  )
+  logprobs = jax.nn.log_softmax(logits, axis=-1)
+  log_m = jnp.logaddexp(logprobs, target_logprobs) - jnp.log(2.0)
+  to_teacher = _divergence(target_logprobs, log_m)
+  return (to_teacher + _divergence(logprobs, log_m)) / 2
 
 
 def contrastive_hard(logits, target_logprobs):
-  """Cross-entropy of the item that the teacher finds most likely odd.
+  """Cross-entropy with the teacher's choice instead of its probabilities.
+
+  In the released code the odd image stands last and the loss is
+  -s01 / tau + logsumexp(s / tau). Here the teacher's highest entry names it,
+  and where several are highest they share the target.
 
   Args:
-    logits: f32[*b 3] of the student, entry p scores item p.
-    target_logprobs: f32[*b 3] of the teacher; of equal ones the first counts.
+    logits: f32[b 3] scores of the student.
+    target_logprobs: f32[b 3] log probabilities of the teacher.
 
   Returns:
-    f32[*b] in nats, at least 0.
+    f32[b] in nats, at least 0.
   """
-  odd = jnp.argmax(target_logprobs, axis=-1)
-  logprobs = odd_one_out.log_probs(logits)
-  return -jnp.take_along_axis(logprobs, odd[..., None], axis=-1)[..., 0]
+  highest = jnp.max(target_logprobs, axis=-1, keepdims=True)
+  is_highest = (target_logprobs == highest).astype(jnp.float32)
+  target = is_highest / jnp.sum(is_highest, axis=-1, keepdims=True)
+  return -jnp.sum(target * jax.nn.log_softmax(logits, axis=-1), axis=-1)
 
 
-LOSSES = {"kl": kl, "jsd": jsd, "contrastive_hard": contrastive_hard}
+LOSSES = {"jsd": jsd, "kl": kl, "contrastive_hard": contrastive_hard}
 
 
 def get_loss(name):
-  """Looks a loss up by name; an unknown one is an error that lists them."""
+  """Looks a loss up; ValueError names the known ones for any other name."""
   if name not in LOSSES:
-    raise ValueError(
-      f"Unknown loss {name!r}; known are {', '.join(sorted(LOSSES))}."
-    )
+    raise ValueError(f"Unknown loss {name!r}; known are {', '.join(LOSSES)}.")
   return LOSSES[name]
 
 
-def _relative(logprobs, difference):
-  """Mean of `difference` under `logprobs`; impossible items add nothing.
-
-  The items are masked before the product: 0 * inf is NaN, and so would be the
-  gradient even where a mask after it hides the value.
-  """
-  possible = jnp.exp(logprobs) > 0
-  probs = jnp.exp(jnp.where(possible, logprobs, 0.0))
-  terms = probs * jnp.where(possible, difference, 0.0)
-  return jnp.sum(jnp.where(possible, terms, 0.0), axis=-1)
+def _divergence(logprobs, other):
+  """KL(p || r) from log p and log r; where p is 0 it adds 0 and no gradient."""
+  probs = jnp.exp(logprobs)
+  # The difference is replaced before the product: -inf * 0 would be NaN.
+  difference = jnp.where(probs > 0, logprobs - other, 0.0)
+  return jnp.sum(probs * difference, axis=-1)

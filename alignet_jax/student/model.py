@@ -1,27 +1,33 @@
-"""The student: a backbone and the triplet head that the loss sees.
-
-Parameters are {"backbone": the backbone's own tree, "triplet_head": a dense
-layer}. The head is new and random; the backbone brings its weights. What is
-evaluated and exported is the backbone alone (paper.md, section C).
+"""The student: a backbone, and the head whose outputs the triplets compare.
 
 Usage:
-  student = Student(backbone=vit.from_variant("B/16"), head_dim=1024)
-  params = init_params(rng, student, backbone_params, image_size=224)
+  student = model.Student(vit.from_variant("B/16", pool="map"), head_dim=1024)
+  params = model.init_params(rng, student, backbone_params, image_size=224)
   z, out = student.apply({"params": params}, image)
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from alignet_jax import artifacts
+from alignet_jax.backbones import weights
+
 
 class Student(nn.Module):
-  """Maps images to the embeddings whose dot products are trained.
+  """Backbone with a linear triplet head (paper.md, section C).
+
+  Its parameters are {"backbone": those of the backbone, "triplet_head":
+  {"kernel" f32[d e], "bias" f32[e]}}. The bias takes part in the dot products,
+  as in the released model, so similarities are not invariant to shifts.
 
   Attributes:
-    backbone: module that returns (x, dict of named outputs).
-    head_dim: size of the embedding; 1024 in the released configuration.
-    representation: name of the backbone's output that the head takes.
+    backbone: Module that maps images to (x, dict of named outputs), such as
+      `vit.ViT`.
+    head_dim: Size e of the embedding, 1024 in the paper.
+    representation: The output of the backbone, f32[b d], that the head reads.
   """
 
   backbone: nn.Module
@@ -30,50 +36,65 @@ class Student(nn.Module):
 
   @nn.compact
   def __call__(self, image):
-    """Encodes images.
+    """Embeds images.
 
     Args:
-      image: f32[b h w 3] in the backbone's value range.
+      image: f32[b h w 3], in the value range of the backbone.
 
     Returns:
-      z f32[b head_dim], not normalised, and the backbone's outputs.
+      f32[b e] embeddings, not normalised, and the backbone's outputs with
+      "triplet_logits" added, which is what the release calls them.
     """
     _, out = self.backbone(image)
     if self.representation not in out:
-      raise ValueError(
+      raise artifacts.InputError(
         f"The backbone has no output {self.representation!r}; it has "
         f"{', '.join(out)}."
       )
     x = out[self.representation].astype(jnp.float32)
-    return nn.Dense(self.head_dim, name="triplet_head")(x), out
+    if x.ndim != 2:
+      raise artifacts.InputError(
+        f"The backbone's output {self.representation!r} has shape "
+        f"{list(x.shape)}; the triplet head needs one vector per image."
+      )
+    z = nn.Dense(self.head_dim, name="triplet_head")(x)
+    return z, {**out, "triplet_logits": z}
 
 
-def init_params(rng, student, backbone_params, *, image_size):
-  """Joins pretrained backbone weights with a random head.
+def init_params(
+  rng: Any, student: Student, backbone_params: Any, *, image_size: Any
+):
+  """Puts pretrained weights under a new triplet head.
+
+  The head starts as the official one does: kernel drawn with variance 1/d,
+  bias zero. It is an anchor of the decay as well (paper.md, section C).
 
   Args:
-    rng: key.
-    student: `Student`.
-    backbone_params: tree of the backbone's parameters.
-    image_size: height and width in pixels.
+    rng: Key for the head.
+    student: The model.
+    backbone_params: Tree of the backbone's parameters.
+    image_size: Height and width in pixels, or a pair of them.
 
   Returns:
     Tree of f32 arrays.
+
+  Raises:
+    artifacts.InputError: The parameters do not fit the backbone.
   """
-  image = jnp.zeros([1, image_size, image_size, 3])
-  shapes = jax.eval_shape(student.init, rng, image)["params"]
-  width = shapes["triplet_head"]["kernel"].shape[0]
-  head = nn.Dense(student.head_dim).init(rng, jnp.zeros([1, width]))["params"]
-  mismatch = [
-    f"{jax.tree_util.keystr(path)} is {given.shape}, needed is {needed.shape}"
-    for (path, given), (_, needed) in zip(
-      jax.tree_util.tree_leaves_with_path(backbone_params),
-      jax.tree_util.tree_leaves_with_path(shapes["backbone"]),
-      strict=True,
-    )
-    if given.shape != needed.shape
-  ]
-  if mismatch:
-    raise ValueError(f"The weights do not fit: {'; '.join(mismatch)}.")
-  backbone = jax.tree.map(jnp.asarray, backbone_params)
-  return {"backbone": backbone, "triplet_head": head}
+  shapes = weights.expected_shapes(student, image_size=image_size)
+  backbone = weights.flatten({"backbone": backbone_params})
+  head = {
+    name: shape
+    for name, shape in shapes.items()
+    if name.startswith("triplet_head/")
+  }
+  weights.check(
+    backbone,
+    {name: shape for name, shape in shapes.items() if name not in head},
+    path="The backbone's weights",
+  )
+  flat = {name: jnp.asarray(x, jnp.float32) for name, x in backbone.items()}
+  kernel_init = nn.initializers.lecun_normal()
+  flat["triplet_head/kernel"] = kernel_init(rng, head["triplet_head/kernel"])
+  flat["triplet_head/bias"] = jnp.zeros(head["triplet_head/bias"])
+  return jax.tree.map(jnp.asarray, weights.unflatten(flat))

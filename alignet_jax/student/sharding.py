@@ -1,77 +1,102 @@
-"""Where arrays lie: one mesh with the axes data, fsdp and tensor.
-
-In this version parameters are copied to every device and batches are split over
-data and fsdp; rules for splitting parameters go into `RULES`.
+"""Where arrays lie: one mesh, one table of rules.
 
 Usage:
-  mesh = make_mesh()
-  state = replicate(state, mesh)
-  batch = shard_batch(batch, mesh)
+  mesh = sharding.make_mesh()                       # all devices, data parallel
+  state = sharding.replicate(state, mesh)
+  batch = sharding.shard_batch(batch, mesh)
 """
 
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from alignet_jax import artifacts
 
 AXES = ("data", "fsdp", "tensor")
 
-# The first pattern that a parameter's "/"-joined name contains decides.
-RULES = ((r".*", jax.sharding.PartitionSpec()),)
+# The axes that examples are spread over.
+BATCH_AXES = ("data", "fsdp")
+
+_P = jax.sharding.PartitionSpec
+
+# First rule whose pattern is found in a parameter's "/"-joined name decides.
+# Replicated everywhere for now; the moments of the optimiser and the anchor of
+# the decay have the parameters' names, and so follow the same rule.
+RULES = ((r"", _P()),)
 
 
 def make_mesh(*, fsdp=1, tensor=1, devices=None):
-  """Arranges devices in a mesh.
+  """Arranges devices; what `fsdp` and `tensor` leave over is data parallel.
 
   Args:
-    fsdp: devices along the axis of that name.
-    tensor: likewise.
-    devices: list of devices, all of them by default.
+    fsdp: Devices along "fsdp", at least 1.
+    tensor: Devices along "tensor", at least 1.
+    devices: List of devices, or None for all.
 
   Returns:
-    `jax.sharding.Mesh`; what fsdp and tensor leave over is along data.
+    `jax.sharding.Mesh` with the axes data, fsdp, tensor.
+
+  Raises:
+    artifacts.InputError: The number of devices is no multiple of
+      `fsdp` * `tensor`.
   """
-  devices = np.array(jax.devices() if devices is None else devices)
-  if devices.size % (fsdp * tensor):
-    raise ValueError(
+  devices = np.asarray(jax.devices() if devices is None else devices)
+  if fsdp < 1 or tensor < 1 or devices.size % (fsdp * tensor):
+    raise artifacts.InputError(
       f"{devices.size} devices cannot be arranged with fsdp={fsdp} and "
-      f"tensor={tensor}; their product must divide {devices.size}."
+      f"tensor={tensor}: their product must divide the number of devices."
     )
+  # Not jax.make_mesh: its axes are explicit, which flax modules do not take.
   return jax.sharding.Mesh(devices.reshape(-1, fsdp, tensor), AXES)
 
 
-def spec_of(name):
-  """PartitionSpec of a parameter, by its "/"-joined name."""
-  return next(spec for pattern, spec in RULES if re.search(pattern, name))
+def spec(name, rules=RULES):
+  """The `PartitionSpec` of a parameter with a given "/"-joined name."""
+  return next(s for pattern, s in rules if re.search(pattern, name))
 
 
-def replicate(tree, mesh):
-  """Copies a tree to every device, each leaf as its rule says."""
+def replicate(state, mesh, rules=RULES):
+  """Places each leaf of a tree by the rule for its name.
 
-  def place(path, leaf):
+  Args:
+    state: Tree of arrays.
+    mesh: As of `make_mesh`.
+    rules: Table like `RULES`.
+
+  Returns:
+    The tree in buffers of its own, which a step may spend.
+  """
+
+  def put(path, x):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    sharding = jax.sharding.NamedSharding(mesh, spec_of(name))
-    return jax.device_put(leaf, sharding)
+    where = jax.sharding.NamedSharding(mesh, spec(name, rules))
+    # Placing may reuse the buffer of the first device, so a copy is placed.
+    return jax.device_put(jnp.copy(x), where)
 
-  return jax.tree_util.tree_map_with_path(place, tree)
+  return jax.tree_util.tree_map_with_path(put, state)
 
 
 def shard_batch(batch, mesh):
-  """Splits the first axis of every array over data and fsdp.
+  """Spreads the first axis of each array over the devices.
+
+  Args:
+    batch: Dict of arrays [b ...].
+    mesh: As of `make_mesh`.
+
+  Returns:
+    Dict of `jax.Array`.
 
   Raises:
-    ValueError: If that axis is not a multiple of the devices.
+    artifacts.InputError: b is no multiple of the devices it is spread over.
   """
-  spec = jax.sharding.PartitionSpec(("data", "fsdp"))
-  sharding = jax.sharding.NamedSharding(mesh, spec)
-  parts = mesh.shape["data"] * mesh.shape["fsdp"]
-
-  def place(array):
-    if len(array) % parts:
-      raise ValueError(
-        f"A batch of {len(array)} cannot be split over {parts} devices; take a "
-        f"multiple of {parts}."
+  where = jax.sharding.NamedSharding(mesh, _P(BATCH_AXES))
+  num_parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  for name, x in batch.items():
+    if len(x) % num_parts:
+      raise artifacts.InputError(
+        f"A batch of {len(x)} ({name!r}) cannot be spread over {num_parts} "
+        "devices: make the batch size a multiple of that."
       )
-    return jax.device_put(array, sharding)
-
-  return jax.tree.map(place, batch)
+  return jax.device_put(batch, where)
