@@ -88,7 +88,8 @@ def test_load_runs_the_file_with_its_argument_and_locks(folder):
   assert config.load(str(folder / "configs" / "experiment.py")).width == 70
 
 
-def test_load_sees_an_edit_within_the_same_second(folder):
+def test_load_sees_an_edit_within_the_same_second(folder, monkeypatch):
+  monkeypatch.setattr("sys.dont_write_bytecode", False)
   path = folder / "configs" / "experiment.py"
   assert config.load("configs/experiment.py:runlocal").width == 7
   path.write_text(CONFIG.replace("WIDTH = 7", "WIDTH = 8"), encoding="utf-8")
