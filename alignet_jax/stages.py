@@ -24,7 +24,7 @@ def stages():
     _stage(
       "features",
       run=_run_features,
-      reads=("judgments",),
+      reads=(),
       config_keys=("features", "images", "world", "things", "pretrain"),
     ),
     _stage(
@@ -71,6 +71,7 @@ def stages():
         "judgments",
         "features",
         "teacher",
+        "clusters",
         "triplets",
         "student",
         "evaluate",

@@ -18,8 +18,7 @@ import optax
 
 from alignet_jax.backbones import features
 from alignet_jax.images import sources
-from alignet_jax.student import loop
-from alignet_jax.student import sharding
+from alignet_jax.student import loop, sharding
 
 
 @flax.struct.dataclass

@@ -7,8 +7,7 @@ collection.
 
 import numpy as np
 
-from alignet_jax import artifacts
-from alignet_jax import progress
+from alignet_jax import artifacts, progress
 from alignet_jax.backbones import features as features_lib
 from alignet_jax.backbones import vit
 from alignet_jax.backbones import weights as weights_lib

@@ -7,17 +7,15 @@ few-shot classification on held-out concepts, if the world is generated.
 
 import numpy as np
 
-from alignet_jax import artifacts
-from alignet_jax import odd_one_out
-from alignet_jax.evals import fewshot
+from alignet_jax import artifacts, odd_one_out
+from alignet_jax.evals import fewshot, rsa, uncertainty
 from alignet_jax.evals import levels as levels_lib
-from alignet_jax.evals import rsa
-from alignet_jax.evals import uncertainty
 from alignet_jax.images import sources
 from alignet_jax.judgments import simulated
 from alignet_jax.teacher import transform as transform_lib
 
 MODELS = ("base", "aligned", "control")
+
 
 def run_evaluate(context):
   """Scores the transforms and the students.
@@ -36,7 +34,8 @@ def run_evaluate(context):
     test triplets and repeats, and of students
     `<judgments>/accuracy/{base,aligned,control}`,
     `levels/{coarse,fine,boundary}/...` (per single answer),
-    `levels_majority/...`, `fewshotK/...` and `rsa/...` (Spearman). Accuracies are shares, not per cent.
+    `levels_majority/...`, `fewshotK/...` and `rsa/...`
+    (Spearman). Accuracies are shares, not per cent.
   """
   metrics, scores = {}, {}
   metrics |= _score_transforms(context)
@@ -122,13 +121,20 @@ def _score_heldout(context, sets, embeddings):
   num_shots = config.evaluate.num_shots
   labels = sets["evaluation"].labels
   classes = np.unique(labels)
-  similarity = simulated.similarity(
+  shared = simulated.shared(
     sources.make_world(config), classes[:, None], classes
   )
-  people = np.diag(similarity).max() - similarity
+  weights = simulated.average_weights(config.judgments.people.weights)
+  people = weights.sum() - shared @ weights
   np.fill_diagonal(people, 0.0)
   rdms = {"people": people}
-  metrics, scores = {}, {"levels": {}, "fewshot": {}}
+  metrics = {}
+  scores = {
+    "levels": {},
+    "fewshot": {},
+    "num_shots": num_shots,
+    "num_classes": len(classes),
+  }
   for model, of_set in embeddings.items():
     shown = of_set["evaluation"]
     by_level = levels_lib.score_levels(shown, answers, seed=config.seed)

@@ -74,7 +74,7 @@ def render(views, *, size, outline, look, parts):
     views: `Views` of n pictures.
     size: side in pixels.
     outline: int[n], 0 to 7.
-    look: int[n], 0 to 7: one of `HUES` with pattern number `look % 4`.
+    look: int[n], 0 to 31: pattern number `look // 8` in hue `look % 8`.
     parts: int[n], 0 to 5: which small parts the object has.
 
   Returns:
@@ -119,7 +119,9 @@ def _background(views, size):
   """A gradient between two pale colours."""
   grid = np.linspace(-0.5, 0.5, size, dtype=np.float32)
   angle = views.background_angle[:, None, None]
-  ramp = np.cos(angle) * grid[None, None, :] + np.sin(angle) * grid[None, :, None]
+  ramp = (
+    np.cos(angle) * grid[None, None, :] + np.sin(angle) * grid[None, :, None]
+  )
   ramp = np.clip(ramp + 0.5, 0, 1)[..., None]
   ends = views.background[:, :, None, None, :]
   return ends[:, 0] * (1 - ramp) + ends[:, 1] * ramp
@@ -129,9 +131,9 @@ def _body_colours(views, look, u, v):
   """Paint of the body: its colour, darkened where the pattern is."""
   dark = np.zeros_like(u)
   for kind, pattern_fn in enumerate(_PATTERNS):
-    rows = look % len(_PATTERNS) == kind
+    rows = look // len(HUES) == kind
     dark[rows] = pattern_fn(u[rows], v[rows])
-  hues = np.asarray(HUES, np.float32)[look] + views.hue_shift
+  hues = np.asarray(HUES, np.float32)[look % len(HUES)] + views.hue_shift
   rgb = [colorsys.hsv_to_rgb(hue % 1.0, 0.75, 0.95) for hue in hues]
   rgb = np.asarray(rgb, np.float32)[:, None, None, :]
   brightness = views.light[:, None, None] * (1 - 0.55 * dark)

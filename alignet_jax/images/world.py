@@ -12,7 +12,7 @@ shows that the code works, not how large the gain is on photographs.
 
   superordinate   which small parts the object has           6 kinds
   basic concept   a superordinate with one of 8 outlines     48
-  exemplar        a basic concept in one of 8 looks          6 per basic concept
+  exemplar        a basic concept in one of 32 looks         6 per basic concept
 
 Every picture is a function of (seed, stream, position), so that any part of a
 collection can be drawn again at any time.
@@ -40,17 +40,19 @@ OUTLINES = (
   "cross",
   "pillar",
 )
-# A look is one of the colours of `render.HUES` with one of its patterns.
-LOOKS = (
-  "plain red",
-  "striped orange",
-  "dotted yellow",
-  "banded green",
-  "plain cyan",
-  "striped blue",
-  "dotted purple",
-  "banded pink",
+COLOURS = (
+  "red",
+  "orange",
+  "yellow",
+  "green",
+  "cyan",
+  "blue",
+  "purple",
+  "pink",
 )
+PATTERNS = ("plain", "striped", "dotted", "banded")
+# A look is a pattern in a colour; look number l has colour l % 8.
+LOOKS = tuple(f"{p} {c}" for p in PATTERNS for c in COLOURS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +83,13 @@ class World:
       (
         LOOKS[self.look[exemplar]],
         OUTLINES[self.outline[exemplar]],
-        SUPERORDINATES[self.superordinate[exemplar]],
+        self.superordinate_name(exemplar),
       )
     )
+
+  def superordinate_name(self, exemplar):
+    """Returns the name of an exemplar's superordinate, such as "animal"."""
+    return SUPERORDINATES[self.superordinate[exemplar]]
 
 
 def make_world(*, seed, num_exemplars, num_heldout_basics):
@@ -91,7 +97,7 @@ def make_world(*, seed, num_exemplars, num_heldout_basics):
 
   Args:
     seed: int; decides the looks and which basics are held out.
-    num_exemplars: exemplars per basic concept, 2 to 8.
+    num_exemplars: exemplars per basic concept, 2 to 32.
     num_heldout_basics: basic concepts per superordinate, 1 to 6, that the
       alignment never sees. Their outlines differ from one superordinate to
       the next, so that every outline is also seen in alignment.
@@ -125,12 +131,12 @@ def make_world(*, seed, num_exemplars, num_heldout_basics):
   for index in range(len(SUPERORDINATES)):
     window = (np.arange(num_heldout_basics) + index) % num_outlines
     heldout_basic[index, order[window]] = True
-  as_int = lambda a: a.astype(np.int32)
+  basic, looks = basic.astype(np.int32), looks.astype(np.int32)
   return World(
-    superordinate=as_int(basic // num_outlines),
-    outline=as_int(basic % num_outlines),
-    basic=as_int(basic),
-    look=as_int(looks),
+    superordinate=basic // num_outlines,
+    outline=basic % num_outlines,
+    basic=basic,
+    look=looks,
     heldout=heldout_basic.reshape(-1)[basic],
   )
 

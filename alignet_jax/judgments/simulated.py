@@ -2,13 +2,13 @@
 
 A person finds two objects alike to the degree that they share a kind (natural
 or made), a superordinate, a basic concept, an exemplar, an outline and a
-colour. People weight these differently, answer with the softmax of the three similarities
-(the choice model of paper.md, sections A and H) and sometimes press any button.
-The weights are made up, so that people are sure about superordinates and
-basics and unsure where three objects have nothing in common.
+colour. People weight these differently, answer with the softmax of the three
+similarities (the choice model of paper.md, sections A and H) and sometimes
+press any button. The average weights come from the config; they are made up.
 
 Usage:
-  people = make_people(np_rng, num_people=100)
+  weights = average_weights({"superordinate": 3.0, "basic": 1.0, ...})
+  people = make_people(np_rng, weights, num_people=100, spread=0.3, lapse=0.04)
   odd = answer(world, exemplars[triplets], people, person, np_rng)   # 0, 1, 2
 """
 
@@ -16,16 +16,8 @@ import dataclasses
 
 import numpy as np
 
-# What two objects can share, and how much that adds to their similarity in the
-# eyes of the average person. Chosen for a noise ceiling near that of THINGS.
-WEIGHTS = {
-  "kind": 0.5,
-  "superordinate": 2.2,
-  "basic": 1.0,
-  "exemplar": 2.5,
-  "outline": 0.5,
-  "colour": 0.5,
-}
+# What two objects can share: the order of every axis of weights.
+SHARED = ("kind", "superordinate", "basic", "exemplar", "outline", "colour")
 
 # Superordinates of one kind: animal, plant, food against vehicle, tool,
 # furniture, in the order of `images.world.SUPERORDINATES`.
@@ -37,7 +29,7 @@ class People:
   """A population.
 
   Attributes:
-    weights: f64[p 6], in the order of `WEIGHTS`, all positive.
+    weights: f64[p 6], in the order of `SHARED`, all positive.
     lapse: float in [0, 1), the share of answers that are random.
   """
 
@@ -48,17 +40,27 @@ class People:
     return len(self.weights)
 
 
-def make_people(np_rng, *, num_people, spread=0.3, lapse=0.04):
+def average_weights(weights):
+  """Brings a mapping with the names of `SHARED` into their order, f64[6]."""
+  if set(weights) != set(SHARED):
+    raise ValueError(
+      f"The weights name {sorted(weights)}; needed are {sorted(SHARED)}."
+    )
+  return np.array([weights[name] for name in SHARED], np.float64)
+
+
+def make_people(np_rng, weights, *, num_people, spread, lapse):
   """Draws a population.
 
   Args:
     np_rng: numpy generator.
+    weights: f64[6], those of the average person.
     num_people: at least 1.
     spread: standard deviation of the logarithm of a person's weights.
     lapse: share of random answers.
   """
-  factors = np.exp(spread * np_rng.standard_normal((num_people, len(WEIGHTS))))
-  return People(np.array(list(WEIGHTS.values())) * factors, lapse)
+  factors = np.exp(spread * np_rng.standard_normal((num_people, len(SHARED))))
+  return People(weights * factors, lapse)
 
 
 def shared(world, first, second):
@@ -70,11 +72,14 @@ def shared(world, first, second):
     second: int[*b] exemplars.
 
   Returns:
-    f64[*b 6] in [0, 1], in the order of `WEIGHTS`. Colour is the cosine of the
+    f64[*b 6] in [0, 1], in the order of `SHARED`. Colour is the cosine of the
     angle between two hues on the circle, at least 0; the others are 0 or 1.
   """
-  same = lambda values: values[first] == values[second]
-  turns = (world.look[first] - world.look[second]) / 8.0
+
+  def same(values):
+    return values[first] == values[second]
+
+  turns = (world.look[first] % 8 - world.look[second] % 8) / 8.0
   features = (
     same(KINDS[world.superordinate]),
     same(world.superordinate),
@@ -86,18 +91,13 @@ def shared(world, first, second):
   return np.stack(features, axis=-1).astype(np.float64)
 
 
-def similarity(world, first, second):
-  """Similarity of pairs of exemplars to the average person, f64[*b]."""
-  return shared(world, first, second) @ np.array(list(WEIGHTS.values()))
-
-
 def choice_probs(world, triplets, weights, *, lapse=0.0):
   """Probability that each item is called odd.
 
   Args:
     world: `images.world.World`.
     triplets: int[*b 3] exemplars.
-    weights: f64[*b 6] or f64[6], in the order of `WEIGHTS`.
+    weights: f64[*b 6] or f64[6], in the order of `SHARED`.
     lapse: share of random answers.
 
   Returns:

@@ -11,15 +11,11 @@ import zlib
 import jax
 import numpy as np
 
-from alignet_jax import artifacts
-from alignet_jax import odd_one_out
-from alignet_jax import progress
+from alignet_jax import artifacts, odd_one_out, progress
 from alignet_jax.evals import levels as levels_lib
 from alignet_jax.images import sources
 from alignet_jax.images import world as world_lib
-from alignet_jax.judgments import simulated
-from alignet_jax.judgments import things
-from alignet_jax.judgments import vice
+from alignet_jax.judgments import simulated, things, vice
 
 
 def run_judgments(context):
@@ -66,7 +62,13 @@ def _simulate(context):
   config, settings = context.config, context.config.judgments
   world = sources.make_world(config)
   np_rng = np.random.default_rng([config.seed, zlib.crc32(b"people")])
-  people = simulated.make_people(np_rng, num_people=settings.num_people)
+  people = simulated.make_people(
+    np_rng,
+    simulated.average_weights(settings.people.weights),
+    num_people=settings.people.number,
+    spread=settings.people.spread,
+    lapse=settings.people.lapse,
+  )
   stimuli = world_lib.exemplars_of(world, "stimuli", config.world.num_images)
 
   def sample(num, answers):

@@ -13,14 +13,9 @@ from alignet_jax import artifacts
 from alignet_jax.backbones import stage as backbone_stage
 from alignet_jax.backbones import weights as weights_lib
 from alignet_jax.images import sources
-from alignet_jax.student import loop
-from alignet_jax.student import losses
+from alignet_jax.student import loop, losses, optimizer, sharding, train
 from alignet_jax.student import model as model_lib
-from alignet_jax.student import optimizer
-from alignet_jax.student import sharding
-from alignet_jax.student import train
-from alignet_jax.triplets import dataset
-from alignet_jax.triplets import files
+from alignet_jax.triplets import dataset, files
 
 # Name of the student to the folder of its triplets.
 TRANSFORMS = {"aligned": "aligned", "control": "untransformed"}

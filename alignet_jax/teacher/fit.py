@@ -164,7 +164,10 @@ def fit_transform(
     batch_size: Most triplets per step; an epoch is cut into equal batches, and
       leaves out, differently each time, the few that are left over.
     num_epochs: Most epochs.
-    patience: Epochs without improvement after which a strength stops.
+    patience: Epochs without improvement after which a strength stops; the best
+      epoch counts. 0 runs all epochs and takes the last. Held-out choices are
+      about the same objects, so a strong regulariser looks best before it has
+      shaped the map, and early stopping undoes it.
     seed: Seed of the order of the triplets.
     callback: Called after each epoch with the epoch (from 1) and the best
       held-out cross-entropy so far, f32[strengths].
@@ -219,7 +222,7 @@ def fit_transform(
     )
     if callback is not None:
       callback(epoch, np.asarray(state["best"]["nll"]))
-    if (np.asarray(state["num_worse"]) >= patience).all():
+    if (np.asarray(state["num_worse"]) >= max(patience, 1)).all():
       break
   return _result(jax.device_get(state), identity_weights, mean, std, lr)
 
@@ -389,6 +392,7 @@ def _run_epoch(
       params, x, arrays["val_triplets"], whole_matrix=val_whole_matrix
     )
     is_better = scores["nll"] < state["best"]["nll"]  # NaN is not.
+    is_better |= patience == 0  # Then the last epoch counts.
     new = {
       "params": params,
       "opt_state": opt_state,
@@ -401,7 +405,7 @@ def _run_epoch(
       "num_worse": jnp.where(is_better, 0, state["num_worse"] + 1),
     }
     # One that has stopped is carried along unchanged.
-    return _where(state["num_worse"] < patience, new, state)
+    return _where(state["num_worse"] < jnp.maximum(patience, 1), new, state)
 
   return jax.vmap(epoch_of_one)(state, arrays["identity_weights"])
 

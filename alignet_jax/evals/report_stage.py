@@ -1,0 +1,270 @@
+"""The stage "report": everything a run has shown, on one page.
+
+Usage: the last stage of every config; writes `report.html` and `results.csv`.
+"""
+
+import csv
+
+import numpy as np
+
+from alignet_jax import artifacts, manifest, odd_one_out, results
+from alignet_jax.evals import levels as levels_lib
+from alignet_jax.evals import plots, report
+from alignet_jax.images import sources
+
+_WORLD_NOTE = (
+  "The world of this run is generated, and made so that there is something to "
+  "align: look and outline fill a picture, the superordinate shows in a few "
+  "small parts only. The numbers show that every stage works and what a "
+  "successful alignment looks like. They do not show how much alignment gains "
+  "on photographs."
+)
+_HELDOUT_NOTE = (
+  "Levels, few-shot and RDMs are measured on pictures and basic concepts that "
+  "the alignment never used."
+)
+
+
+def run_report(context):
+  """Writes the page and the table.
+
+  Writes `report.html` and `results.csv` (name, value: the metrics of all stages
+  before, as in results.json).
+
+  Args:
+    context: `pipeline.StageContext`; reads config.report, and what draws the
+      example triplets.
+  """
+  metrics = results.merge(
+    {
+      name: manifest.read(directory).metrics
+      for name, directory in context.inputs.items()
+    }
+  )
+  report.write_csv(
+    context.out / "results.csv",
+    [{"name": name, "value": metrics[name]} for name in sorted(metrics)],
+  )
+  scores = artifacts.read_json(context.inputs["evaluate"] / "scores.json")
+  generated = "images" in context.config and (
+    context.config.images.source == "generated"
+  )
+  content = report.ReportContent(
+    title=context.config.report.title,
+    intro=(_WORLD_NOTE, _HELDOUT_NOTE) if generated else (),
+    tables=_tables(metrics),
+    levels=_levels(scores),
+    few_shot=_few_shot(scores),
+    rdms=_rdms(context, metrics),
+    examples=_examples(context, scores),
+    selections=_selections(context),
+    curves=_curves(context),
+    provenance=_provenance(context),
+  )
+  report.write_report(context.out / "report.html", content)
+
+
+def _tables(metrics):
+  """One table per first part of a name, variants in columns."""
+  groups = {}
+  for name, value in metrics.items():
+    group, _, rest = name.partition("/")
+    row, _, variant = rest.rpartition("/")
+    groups.setdefault(group, {}).setdefault(row or group, {})[variant] = value
+  tables = []
+  for group, rows in groups.items():
+    variants = list(dict.fromkeys(v for row in rows.values() for v in row))
+    tables.append(
+      report.Table(
+        columns=(group, *variants),
+        rows=tuple(
+          (name, *(row.get(variant) for variant in variants))
+          for name, row in rows.items()
+        ),
+        title=group,
+      )
+    )
+  return tuple(tables)
+
+
+def _estimate(value, interval):
+  return plots.Estimate(value, *interval)
+
+
+def _levels(scores):
+  """Accuracy per level, per single answer and against the majority."""
+  if not scores.get("levels"):
+    return ()
+  by_model = scores["levels"]
+  levels = list(next(iter(by_model.values())))
+  bars = []
+  for score, title, ceilings in (
+    (
+      "per_trial",
+      "Single answers",
+      [next(iter(by_model.values()))[name]["noise_ceiling"] for name in levels],
+    ),
+    ("majority", "Majority of people", None),
+  ):
+    bars.append(
+      plots.Bars(
+        groups=levels,
+        series={
+          model: [
+            _estimate(
+              of_level[name][score], of_level[name][f"{score}_interval"]
+            )
+            for name in levels
+          ]
+          for model, of_level in by_model.items()
+        },
+        title=title,
+        ylabel="odd-one-out accuracy",
+        chance=odd_one_out.CHANCE,
+        ceilings=ceilings,
+      )
+    )
+  return tuple(bars)
+
+
+def _few_shot(scores):
+  """Mean over draws, with the lowest and the highest draw."""
+  if not scores.get("fewshot"):
+    return None
+  return plots.Bars(
+    groups=[f"{scores['num_shots']}-shot"],
+    series={
+      model: [_estimate(float(np.mean(draws)), (min(draws), max(draws)))]
+      for model, draws in scores["fewshot"].items()
+    },
+    ylabel="accuracy",
+    chance=1 / scores["num_classes"],
+    note="Bars: mean over draws of the shots; whiskers: lowest and highest.",
+  )
+
+
+def _rdms(context, metrics):
+  path = context.inputs["evaluate"] / "rdms.npz"
+  if not path.exists():
+    return None
+  matrices = artifacts.read_npz(path)
+  exemplars = matrices.pop("exemplars")
+  world = sources.make_world(context.config)
+  return plots.Rdms(
+    matrices={
+      name: matrices[name]
+      for name in ("base", "aligned", "control", "people")
+      if name in matrices
+    },
+    categories=[world.superordinate_name(e) for e in exemplars],
+    spearman={
+      name: metrics[f"rsa/{name}"] for name in matrices if name != "people"
+    },
+    note="Mean features of each exemplar; cosine distance. People: the weights "
+    "of the average simulated person.",
+  )
+
+
+def _examples(context, scores):
+  """Triplets on which base and aligned differ most often, level by level."""
+  if not scores.get("levels") or not context.config.report.num_examples:
+    return ()
+  answers = levels_lib.Levels(
+    **artifacts.read_npz(context.inputs["judgments"] / "levels.npz")
+  )
+  embeddings = artifacts.read_npz(context.inputs["evaluate"] / "embeddings.npz")
+  choices = {
+    model: levels_lib.choices(x, answers.triplets)
+    for model, x in embeddings.items()
+  }
+  size = artifacts.read_json(context.inputs["student"] / "backbone.json")[
+    "size"
+  ]
+  images = sources.open_images(context.config, "evaluation", size=size)
+  examples = []
+  for row in _pick(answers, choices, context.config.report.num_examples):
+    triplet = answers.triplets[row]
+    examples.append(
+      report.TripletExample(
+        images=images.load(triplet),
+        odd_counts=answers.odd_counts[row].tolist(),
+        choices={model: int(odd[row]) for model, odd in choices.items()},
+        level=answers.names[answers.level[row]],
+        names=[images.names[item].partition(": ")[2] for item in triplet],
+      )
+    )
+  return tuple(examples)
+
+
+def _pick(answers, choices, number):
+  """The first triplets of each level, half of them changed by alignment.
+
+  No other choice is made, least of all by who is right.
+  """
+  rows = []
+  changed = choices["base"] != choices.get("aligned", choices["base"])
+  per_level = -(-number // len(answers.names))
+  for level in range(len(answers.names)):
+    here = answers.level == level
+    num_changed = -(-per_level // 2)
+    picked = [
+      *np.flatnonzero(here & changed)[:num_changed],
+      *np.flatnonzero(here & ~changed),
+    ]
+    rows += picked[:per_level]
+  return rows[:number]
+
+
+def _selections(context):
+  selection = artifacts.read_json(context.inputs["teacher"] / "selection.json")
+  selections = []
+  for name, table in selection["variants"].items():
+    selections.append(
+      plots.Selection(
+        name=name,
+        strength=[row["identity_weight"] for row in table],
+        cross_entropy=[row["val_nll"] for row in table],
+        selected=next(i for i, row in enumerate(table) if row["selected"]),
+        accuracy=[row["val_accuracy"] for row in table],
+      )
+    )
+  return tuple(selections)
+
+
+def _curves(context):
+  if "student" not in context.inputs:
+    return ()
+  rows = {}
+  with open(context.inputs["student"] / "losses.csv", newline="") as file:
+    for row in csv.DictReader(file):
+      rows.setdefault(row["variant"], []).append(row)
+  return tuple(
+    plots.Curve(
+      name=variant,
+      step=[int(row["step"]) for row in of_variant],
+      loss=[float(row["loss"]) for row in of_variant],
+      accuracy=[float(row["accuracy"]) for row in of_variant],
+    )
+    for variant, of_variant in rows.items()
+  )
+
+
+def _provenance(context):
+  """Versions and the settings of every stage, as their manifests have them."""
+  manifests = {
+    name: manifest.read(directory) for name, directory in context.inputs.items()
+  }
+  provenance = {"versions": dict(next(iter(manifests.values())).versions)}
+  for name, read in manifests.items():
+    provenance[f"stage {name}"] = _flat(read.config)
+  return provenance
+
+
+def _flat(values, prefix=""):
+  flat = {}
+  for key, value in values.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[f"{prefix}{key}"] = value
+  return flat
