@@ -12,6 +12,7 @@ Usage:
   x, out = model.apply({"params": params}, image)    # out["pre_logits"]
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -277,8 +278,8 @@ class _Attention(nn.Module):
     else:
       (q,) = _project(x, heads, query)
       k, v = _project(keys.astype(self.dtype), heads, key, value)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(heads[1])
-    probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32)
+    probs = jax.nn.softmax(logits / math.sqrt(heads[1]), axis=-1)
     y = jnp.einsum("bhqk,bkhd->bqhd", probs.astype(v.dtype), v)
     return _affine(y.reshape(x.shape), kernel.reshape(d, d), bias)
 

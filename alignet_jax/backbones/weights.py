@@ -83,8 +83,8 @@ def load(path, model, *, image_size, unused_ok=()):
     model: `vit.ViT`.
     image_size: Height and width in pixels, or a pair of them.
     unused_ok: Names, or first parts of names, of tensors that the file may
-      have without use, such as ("pre_logits",). "head" is one where the model
-      has no classes.
+      have without use, such as ("pre_logits",). The classifier, "head", always
+      may, for models without classes.
 
   Returns:
     Tree of f32 numpy arrays for `model.apply`, and a `Report`.
@@ -94,13 +94,13 @@ def load(path, model, *, image_size, unused_ok=()):
   """
   shapes = expected_shapes(model, image_size=image_size)
   loaded = modern_names(read(path))
-  if not model.num_classes:
-    unused_ok = (*unused_ok, "head")
   unused = [
     name
     for name in loaded
     if name not in shapes
-    and any(name == ok or name.startswith(f"{ok}/") for ok in unused_ok)
+    and any(
+      name == ok or name.startswith(f"{ok}/") for ok in ("head", *unused_ok)
+    )
   ]
   loaded = {name: x for name, x in loaded.items() if name not in unused}
   resampled = []

@@ -1,6 +1,7 @@
 """The ViT: names, shapes, numerics against plain numpy, laws of pooling."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -281,6 +282,20 @@ def test_bfloat16_stays_close_and_ends_in_float32(np_rng):
   # bfloat16 has 8 bits: 0.4% per operation, some ten of them in a row.
   np.testing.assert_allclose(x, y, rtol=0.05, atol=0.15)
   assert np.any(x != y)
+
+
+@pytest.mark.parametrize("pool", vit.POOLS)
+def test_bfloat16_is_for_products_only(np_rng, pool):
+  """Softmax (exp), norms (rsqrt) and sums are computed in float32."""
+  model, params, image = make(np_rng, pool=pool, depth=1, dtype="bfloat16")
+  jaxpr = str(jax.make_jaxpr(model.apply)({"params": params}, image))
+  types = {}  # From primitive to those of its results: "a:f32[2,3] = exp b".
+  for dtype, name in re.findall(r":(\w+)\[[\d,]*\] = (\w+)", jaxpr):
+    types.setdefault(name, set()).add(dtype)
+  for name in ("exp", "rsqrt", "reduce_sum"):
+    assert types[name] == {"f32"}
+  in_head = {"f32"} if pool == "map" else set()
+  assert types["dot_general"] == {"bf16"} | in_head
 
 
 def test_initial_parameters_are_float32_and_spread_as_in_big_vision():
