@@ -26,7 +26,10 @@ class Student(nn.Module):
   Attributes:
     backbone: Module that maps images to (x, dict of named outputs), such as
       `vit.ViT`.
-    head_dim: Size e of the embedding, 1024 in the paper.
+    head_dim: Size e of the embedding, 1024 in the paper. 0 is no head: the
+      representation itself is compared. `Deviation:` for backbones so small
+      that a head alone can learn the teacher's transform, which would leave
+      the backbone as it was.
     representation: The output of the backbone, f32[b d], that the head reads.
   """
 
@@ -57,7 +60,7 @@ class Student(nn.Module):
         f"The backbone's output {self.representation!r} has shape "
         f"{list(x.shape)}; the triplet head needs one vector per image."
       )
-    z = nn.Dense(self.head_dim, name="triplet_head")(x)
+    z = nn.Dense(self.head_dim, name="triplet_head")(x) if self.head_dim else x
     return z, {**out, "triplet_logits": z}
 
 
@@ -94,7 +97,8 @@ def init_params(
     path="The backbone's weights",
   )
   flat = {name: jnp.asarray(x, jnp.float32) for name, x in backbone.items()}
-  kernel_init = nn.initializers.lecun_normal()
-  flat["triplet_head/kernel"] = kernel_init(rng, head["triplet_head/kernel"])
-  flat["triplet_head/bias"] = jnp.zeros(head["triplet_head/bias"])
+  if head:
+    kernel_init = nn.initializers.lecun_normal()
+    flat["triplet_head/kernel"] = kernel_init(rng, head["triplet_head/kernel"])
+    flat["triplet_head/bias"] = jnp.zeros(head["triplet_head/bias"])
   return jax.tree.map(jnp.asarray, weights.unflatten(flat))

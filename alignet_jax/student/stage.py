@@ -25,8 +25,8 @@ def run_student(context):
   """Fine-tunes one student per variant.
 
   Writes `base.npz` (the backbone before) and, for each variant,
-  `<variant>.npz` (the backbone after, names of big_vision) and
-  `<variant>_head.npz`, `backbone.json` (the architecture) and `losses.csv`
+  `<variant>.npz` (the backbone after, names of big_vision) and, if there is
+  one, `<variant>_head.npz`, `backbone.json` (the architecture) and `losses.csv`
   (variant, step and the metrics of `train.train_step`).
 
   Args:
@@ -61,9 +61,10 @@ def run_student(context):
       context, variant, model, params, images, backbone, loss_fn
     )
     weights_lib.save(context.out / f"{variant}.npz", trained["backbone"])
-    weights_lib.save(
-      context.out / f"{variant}_head.npz", trained["triplet_head"]
-    )
+    if "triplet_head" in trained:
+      weights_lib.save(
+        context.out / f"{variant}_head.npz", trained["triplet_head"]
+      )
     rows += [
       {"variant": variant, "step": step, **row}
       for step, row in enumerate(history)
