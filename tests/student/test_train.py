@@ -139,9 +139,9 @@ def test_distance_is_measured_from_the_initial_weights(np_rng):
 
 
 def test_ties_of_student_or_teacher_count_as_wrong(np_rng):
-  state, batch = make_state(np_rng), make_batch(np_rng, b=2)
-  batch["image"][0] = 7  # three equal images: the student cannot choose
-  batch["target_logprobs"][1] = np.log([0.4, 0.4, 0.2])
+  state, batch = make_state(np_rng), make_batch(np_rng, b=3)
+  batch["image"][:2] = 7  # three equal images: the student cannot choose
+  batch["target_logprobs"][1:] = np.log([0.4, 0.4, 0.2])
   _, metrics = step_fn(state, batch)
   assert metrics["accuracy"] == 0
 

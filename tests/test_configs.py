@@ -1,0 +1,99 @@
+"""Tests of the configs: each as its user would start it, made small."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alignet_jax import config as config_lib
+from alignet_jax import stages
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path.name for path in (REPOSITORY / "configs").glob("*.py"))
+
+
+def run(*args):
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+  return subprocess.run(
+    [sys.executable, "-m", "alignet_jax.main", *args],
+    cwd=REPOSITORY,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=500,
+  )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_loads_and_names_known_stages(name):
+  config = config_lib.load(str(REPOSITORY / "configs" / name))
+  known = [stage.name for stage in stages.stages()]
+  assert set(config.stages) <= set(known)
+  assert config.is_locked
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "vit_b16.py"])
+def test_runlocal_runs_the_whole_road(name, tmp_path):
+  args = (f"--config=configs/{name}:runlocal", f"--workdir={tmp_path}")
+  done = run(*args)
+  assert done.returncode == 0, done.stdout + done.stderr
+  results = json.loads((tmp_path / "results.json").read_text())
+  for model in ("base", "aligned", "control"):
+    for level in ("coarse", "fine", "boundary"):
+      assert 0 <= results[f"levels/{level}/{model}"] <= 1
+    assert 0 <= results[f"fewshot5/{model}"] <= 1
+  page = (tmp_path / "report" / "report.html").read_text()
+  assert f"{results['levels/coarse/aligned']:.3f}" in page
+  again = run(*args)
+  assert again.stdout.count("up to date") == 8, again.stdout
+  assert json.loads((tmp_path / "results.json").read_text()) == results
+
+
+def test_full_size_run_names_every_missing_input(tmp_path):
+  done = run("--config=configs/vit_b16.py", f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 2
+  for field in (
+    "things.triplets_train",
+    "things.triplets_test",
+    "features.backbone.weights",
+    "student.backbone.weights",
+    "images.stimuli",
+    "images.collection",
+  ):
+    assert f"config.{field}" in done.stderr
+  assert "https://osf.io/f5rn6" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+def test_things_teacher_on_small_files(tmp_path, np_rng):
+  """The teacher's road, on made-up judgments of a hidden embedding."""
+  hidden = np.abs(np_rng.standard_normal((40, 5)))
+  triplets = np.array([np_rng.permutation(40)[:3] for _ in range(2_000)])
+  sims = hidden @ hidden.T
+  i, j, k = triplets.T
+  odd = np.argmax([sims[j, k], sims[i, k], sims[i, j]], axis=0)
+  orders = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
+  triplets = np.take_along_axis(triplets, orders, axis=1)
+  features = hidden @ np_rng.standard_normal((5, 12))
+  np.save(tmp_path / "features.npy", features.astype(np.float32))
+  np.savetxt(tmp_path / "train.txt", triplets[:1_600], fmt="%d")
+  np.save(tmp_path / "test.npy", triplets[1_600:])
+  np.save(tmp_path / "vice.npy", hidden.astype(np.float32))
+  done = run(
+    "--config=configs/things_teacher.py",
+    f"--workdir={tmp_path / 'w'}",
+    f"--config.things.features={tmp_path / 'features.npy'}",
+    f"--config.things.triplets_train={tmp_path / 'train.txt'}",
+    f"--config.things.triplets_test={tmp_path / 'test.npy'}",
+    f"--config.things.vice_embedding={tmp_path / 'vice.npy'}",
+    "--config.teacher.batch_size=100",
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  results = json.loads((tmp_path / "w" / "results.json").read_text())
+  zero_shot = results["things/accuracy/zero_shot"]
+  assert results["things/accuracy/soft"] > zero_shot + 0.05
+  assert results["things/nll/hard"] < np.log(3)
