@@ -91,6 +91,17 @@ def test_other_representations_can_feed_the_head(np_rng):
   )
 
 
+def test_without_a_head_the_representation_is_the_embedding(np_rng):
+  student = model.Student(backbone=BACKBONE, head_dim=0)
+  given = random_backbone(np_rng)
+  params = model.init_params(jax.random.key(0), student, given, image_size=4)
+  assert params.keys() == {"backbone"}
+  image = np_rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
+  z, out = jax.jit(student.apply)({"params": params}, image)
+  np.testing.assert_array_equal(z, out["pre_logits"])
+  np.testing.assert_array_equal(z, out["triplet_logits"])
+
+
 @pytest.mark.parametrize(
   "representation, words",
   [
