@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import shutil
+import tokenize
 import zipfile
 import zlib
 
@@ -264,7 +265,15 @@ def _explained(path, kind):
     raise InputError(f"There is no file {path}.") from None
   except IsADirectoryError:
     raise InputError(f"{path} is a folder; {kind} is needed.") from None
-  except (ValueError, EOFError, KeyError, NotImplementedError) as error:
+  # numpy reads a .npy header as Python source: hence the last two.
+  except (
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    SyntaxError,
+    tokenize.TokenError,
+  ) as error:
     text = str(error)
     if "pickle" in text:
       # numpy says this of object arrays, of pickles, and of any other bytes.

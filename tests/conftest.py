@@ -6,6 +6,7 @@ start have them too, and must be made before the first import of JAX.
 
 import os
 import pathlib
+import signal
 import sys
 
 import hypothesis
@@ -28,6 +29,11 @@ NUM_DEVICES = "--xla_force_host_platform_device_count"
 if NUM_DEVICES not in os.environ.get("XLA_FLAGS", ""):
   flags = [os.environ.get("XLA_FLAGS", ""), f"{NUM_DEVICES}=8"]
   os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+
+# A shell that starts something in the background has it ignore Ctrl-C, and so
+# would every process that a test starts to stop it by just that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
