@@ -11,9 +11,7 @@ Without its inputs the command names every missing one and where to get it.
 
 Settings: paper.md, sections A to C; the optimiser, schedule, batch and loss are
 those of the released configuration. Hardware: a TPU pod slice or several GPUs.
-Time: not measured; about 15 hours at 300 TFLOP/s for the student [estimate of
-paper.md, section C]. Results: not measured. Published for ViT-B AligNet
-students: see README.
+Time and results: not measured.
 
 Arguments: `runlocal` takes the same path, shrunk, on the generated world:
 under two minutes on two CPU cores.
