@@ -266,6 +266,15 @@ def test_numbers_that_changed_on_the_disk_are_noticed(tmp_path, whole):
   assert "checksum of params/w" in lines[0]
 
 
+def test_reading_drops_damaged_checkpoints_once_an_older_one_is_read(tmp_path):
+  train(tmp_path)
+  cut(largest_file(tmp_path / "7" / "state"))
+  with checkpoints.Checkpoints(tmp_path, log=lambda line: None) as saver:
+    _, history = saver.restore(make_state())
+    assert len(history) == 6
+    assert saver.steps() == [6]
+
+
 def test_without_a_whole_checkpoint_it_starts_anew(tmp_path, whole):
   train(tmp_path, keep=1)
   assert saved_steps(tmp_path) == [7]
