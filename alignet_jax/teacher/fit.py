@@ -169,8 +169,8 @@ def fit_transform(
       about the same objects, so a strong regulariser looks best before it has
       shaped the map, and early stopping undoes it.
     seed: Seed of the order of the triplets.
-    callback: Called after each epoch with the epoch (from 1) and the best
-      held-out cross-entropy so far, f32[strengths].
+    callback: Called after each epoch with the epoch (from 1) and the held-out
+      cross-entropy of the epoch that counts so far, f32[strengths].
 
   Returns:
     A `FitResult`.
@@ -392,7 +392,8 @@ def _run_epoch(
       params, x, arrays["val_triplets"], whole_matrix=val_whole_matrix
     )
     is_better = scores["nll"] < state["best"]["nll"]  # NaN is not.
-    is_better |= patience == 0  # Then the last epoch counts.
+    # Without patience the last epoch counts, or the last before it diverged.
+    is_better |= (patience == 0) & jnp.isfinite(scores["nll"])
     new = {
       "params": params,
       "opt_state": opt_state,
