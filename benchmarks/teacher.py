@@ -40,7 +40,7 @@ SEARCH = {
   "lr": 3e-3,
   "lr_decay": "cosine",
   "batch_size": 16_384,
-  "num_epochs": 20,
+  "num_epochs": 10,
   "patience": 0,
   "seed": 0,
 }

@@ -24,8 +24,7 @@ def init(width, *, rank=0, use_bias=True, scale=None, bias=0.0, seed=0):
     rank: Rank r of what is added to the identity, or 0 for a full matrix.
     use_bias: Whether there is a bias.
     scale: Multiple c of the identity, or None for 1 / sqrt(d), which gives
-      standardised features a mean squared length of 1. `Deviation:` that of
-      human_alignment and gLocal is 1e-3 whatever the width.
+      standardised features a mean squared length of 1.
     bias: Value of every entry of the bias.
     seed: Decides the U of a low-rank map; its V is zero.
 

@@ -42,8 +42,10 @@ class Objective:
     temperature: Positive; divides the similarities.
     use_bias: As of `parameters.init`, and so are the next three.
     rank: See `use_bias`.
-    scale: See `use_bias`.
     bias: See `use_bias`.
+    scale: Multiple of the identity to start from, or None for the one that
+      predicts the choices best (for the cosine: 1 / sqrt(d)). `Deviation:`
+      that of human_alignment and gLocal is 1e-3 whatever the features.
     locality_weight: Share of the locality loss, in [0, 1).
     locality_temperature: Positive; of the locality loss.
     locality_batch: Items per batch of the locality loss.

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 import scipy.special
 
 from alignet_jax import intervals, odd_one_out
@@ -243,7 +244,7 @@ def best_temperature(logits, target_probs, *, distance="jensen_shannon"):
   Minimises the mean over triplets of the distance between softmax(logits /
   temperature) and the target: first on a logarithmic grid over six decades
   around the spread of the logits, because the mean may have several minima;
-  then by golden sections between the neighbours of the best grid point.
+  then, bounded, between the neighbours of the best grid point.
   Deterministic, in float64.
 
   Args:
@@ -304,8 +305,13 @@ def best_temperature(logits, target_probs, *, distance="jensen_shannon"):
   best = int(np.argmin(values))
   if best in (0, len(grid) - 1):
     return Temperature(math.exp(grid[best]), values[best], at_edge=True)
-  point, value = _golden_section(mean_distance, grid[best - 1], grid[best + 1])
-  return Temperature(math.exp(point), value, at_edge=False)
+  found = scipy.optimize.minimize_scalar(
+    mean_distance,
+    bounds=(grid[best - 1], grid[best + 1]),
+    method="bounded",
+    options={"xatol": 1e-7},
+  )
+  return Temperature(math.exp(found.x), float(found.fun), at_edge=False)
 
 
 def _block_logits(x, triplets, similarity):
@@ -365,21 +371,3 @@ def _mean_distance(targets, logprobs, distance):
   )
   # Rounding may leave -1e-17 where the two are equal.
   return float(np.mean(np.sqrt(np.maximum(divergence.sum(axis=1), 0.0))))
-
-
-def _golden_section(function, low, high, *, tolerance=1e-7):
-  """Minimum of a function with one minimum between two points."""
-  ratio = (math.sqrt(5) - 1) / 2
-  left, right = high - ratio * (high - low), low + ratio * (high - low)
-  at_left, at_right = function(left), function(right)
-  while high - low > tolerance:
-    if at_left <= at_right:
-      high, right, at_right = right, left, at_left
-      left = high - ratio * (high - low)
-      at_left = function(left)
-    else:
-      low, left, at_left = left, right, at_right
-      right = low + ratio * (high - low)
-      at_right = function(right)
-  middle = (low + high) / 2
-  return middle, function(middle)

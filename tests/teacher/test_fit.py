@@ -161,6 +161,30 @@ def test_a_strong_pull_leaves_a_multiple_of_the_identity(judges):
   assert np.abs(off).max() < 0.02 * np.diag(weights).mean()
 
 
+@pytest.mark.parametrize("variant", ["hard", "soft"])
+def test_starts_from_the_scale_that_predicts_best(judges, variant):
+  triplets = judges.answer(1500)
+  targets = judges.logprobs(triplets) if variant == "soft" else None
+  result = fit.fit_transform(
+    judges.features,
+    triplets,
+    target_logprobs=targets,
+    **{**SETTINGS, "strengths": (0.0,), "patience": 0, "lr": 1e-9},
+  )
+  x = (judges.features - judges.features.mean()) / judges.features.std()
+  logits = np.asarray(
+    odd_one_out.logits_of_rows(x.astype(np.float32), triplets)
+  )
+  loss = objectives.hard_loss
+  if targets is not None:
+    loss = functools.partial(objectives.soft_loss, target_logprobs=targets)
+  scales = np.geomspace(0.01, 1.0, 401)
+  best = scales[np.argmin([float(loss(c**2 * logits)) for c in scales])]
+  np.testing.assert_allclose(
+    result.transform.weights, best * np.eye(NUM_FEATURES), rtol=0.02, atol=1e-6
+  )
+
+
 def test_two_steps_equal_a_plain_loop_of_optax(judges):
   triplets, held_out = judges.answer(50), judges.answer(40)
   targets = judges.logprobs(triplets)
@@ -175,6 +199,7 @@ def test_two_steps_equal_a_plain_loop_of_optax(judges):
       "lr": 1e-3,
       "batch_size": 50,  # all of them, so that order does not matter
       "num_epochs": 2,
+      "objective": steps.Objective(scale=NUM_FEATURES**-0.5),
     },
   )
   assert result.table[0]["epoch"] == 2  # Else the comparison is of others.
