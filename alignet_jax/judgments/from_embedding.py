@@ -1,0 +1,90 @@
+"""Judgments that an embedding of people's choices predicts.
+
+Released embeddings (VICE, SPoSE) say how people would answer about any three of
+their objects. Where a study has pictures of some of these objects only, few of
+the real judgments are about three of them; drawn ones take their place.
+
+Usage:
+  drawn = from_embedding.draw(vice_embedding[rows], 100_000, seed=0)
+  fit.fit_transform(features, drawn.triplets,
+                    target_logprobs=drawn.target_logprobs, ...)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+
+from alignet_jax import odd_one_out
+from alignet_jax.teacher import checks
+
+# Triplets whose rows are gathered at a time.
+_BLOCK = 65_536
+
+
+class Drawn(NamedTuple):
+  """Judgments drawn from an embedding.
+
+  Attributes:
+    triplets: int32[t 3], three different objects each, the odd item last: one
+      person's answer, drawn from the probabilities.
+    target_logprobs: f32[t 3], entry p for item p of `triplets`.
+  """
+
+  triplets: np.ndarray
+  target_logprobs: np.ndarray
+
+
+def draw(embedding, num_triplets, *, seed):
+  """Draws triplets of all objects alike, and an answer to each.
+
+  Args:
+    embedding: f32[n d], n >= 3; dot products are similarities, temperature 1.
+    num_triplets: Number t of triplets, drawn with replacement.
+    seed: Non-negative int.
+
+  Returns:
+    `Drawn`.
+
+  Raises:
+    ValueError: Fewer than three objects, or an embedding that is not finite.
+  """
+  embedding = np.asarray(embedding, np.float32)
+  if embedding.ndim != 2 or len(embedding) < 3:
+    raise ValueError(
+      f"The embedding has shape {embedding.shape}; expected (objects, "
+      "dimensions) with at least 3 objects."
+    )
+  checks.standardise(embedding)  # Refuses NaN and constants in words.
+  np_rng = np.random.default_rng(seed)
+  n = len(embedding)
+  # The second and third are drawn among those that are left, then moved past
+  # the ones already taken.
+  first = np_rng.integers(n, size=num_triplets)
+  second = np_rng.integers(n - 1, size=num_triplets)
+  second += second >= first
+  third = np_rng.integers(n - 2, size=num_triplets)
+  low, high = np.minimum(first, second), np.maximum(first, second)
+  third += third >= low
+  third += third >= high
+  triplets = np.stack([first, second, third], axis=1).astype(np.int32)
+  logprobs = np.concatenate(
+    [
+      scipy.special.log_softmax(
+        np.asarray(
+          odd_one_out.logits_of_rows(
+            embedding, triplets[start : start + _BLOCK]
+          )
+        ),
+        axis=1,
+      )
+      for start in range(0, num_triplets, _BLOCK)
+    ]
+  )
+  # The largest of log probabilities plus Gumbel noise is a draw from them.
+  odd = np.argmax(logprobs + np_rng.gumbel(size=logprobs.shape), axis=1)
+  order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
+  return Drawn(
+    np.take_along_axis(triplets, order, axis=1),
+    np.take_along_axis(logprobs, order, axis=1).astype(np.float32),
+  )
