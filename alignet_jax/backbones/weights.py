@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignet_jax import artifacts
+from alignet_jax.backbones import posemb
 
 # Collections that hold the parameters; the rest of such a file, for example
 # the state of the optimiser, is not read. In order of preference.
@@ -48,6 +49,7 @@ _INLINED_MAP_HEAD = re.compile(
 )
 
 _SCANNED_BLOCKS = "Transformer/encoderblock/"
+_BLOCK = re.compile(r"^(.*?)Transformer/encoderblock_(\d+)/(.*)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +61,14 @@ class Report:
     num_tensors: How many went into the model.
     unused: Names in the file that the model has no use for.
     resampled: Names whose grid of positions was resampled.
+    settings: What else the source decided, one line each.
   """
 
   path: str
   num_tensors: int
   unused: tuple[str, ...]
   resampled: tuple[str, ...]
+  settings: tuple[str, ...] = ()
 
   def __str__(self):
     words = [f"{self.path}: {self.num_tensors} tensors loaded"]
@@ -72,6 +76,7 @@ class Report:
       words.append(f"not used: {', '.join(self.unused)}")
     if self.resampled:
       words.append(f"resampled: {', '.join(self.resampled)}")
+    words += self.settings
     return "; ".join(words)
 
 
@@ -92,8 +97,43 @@ def load(path, model, *, image_size, unused_ok=()):
   Raises:
     artifacts.InputError: The file cannot be read, or does not fit the model.
   """
-  shapes = expected_shapes(model, image_size=image_size)
-  loaded = modern_names(read(path))
+  return fit(
+    modern_names(read(path)),
+    model,
+    image_size=image_size,
+    unused_ok=unused_ok,
+    path=path,
+  )
+
+
+def fit(
+  loaded,
+  model,
+  *,
+  image_size,
+  unused_ok=(),
+  posemb_rule="bilinear_corners",
+  path="The parameters",
+  settings=(),
+):
+  """Turns named tensors into the parameters of a model.
+
+  Args:
+    loaded: Dict from a name of `vit.ViT`, blocks one by one, to f32 array.
+    model: `vit.ViT`.
+    image_size: Height and width in pixels, or a pair of them.
+    unused_ok: See `load`.
+    posemb_rule: How positions are resampled, a name in `posemb.RULES`.
+    path: Where the tensors are from, for the report and errors.
+    settings: Lines for the report: what the file says of the model.
+
+  Returns:
+    Tree of f32 numpy arrays for `model.apply`, and a `Report`.
+
+  Raises:
+    artifacts.InputError: The tensors do not fit the model.
+  """
+  shapes = split_blocks(expected_shapes(model, image_size=image_size))
   unused = [
     name
     for name in loaded
@@ -104,28 +144,33 @@ def load(path, model, *, image_size, unused_ok=()):
   ]
   loaded = {name: x for name, x in loaded.items() if name not in unused}
   resampled = []
-  posemb = loaded.get("pos_embedding")
-  if posemb is not None and posemb.shape != shapes["pos_embedding"]:
+  x = loaded.get("pos_embedding")
+  if x is not None and x.shape != shapes["pos_embedding"]:
     width = shapes["pos_embedding"][2]
-    if _is_grid(posemb.shape, num_extra=0) and posemb.shape[2] == width:
-      grid = [n // model.patch_size for n in _height_and_width(image_size)]
-      loaded["pos_embedding"] = resample_posemb(posemb, grid)
+    if _is_grid(x.shape, num_extra=0) and x.shape[2] == width:
+      grid = [n // model.patch_size for n in height_and_width(image_size)]
+      loaded["pos_embedding"] = posemb.resample(x, grid, rule=posemb_rule)
       resampled.append("pos_embedding")
   check(loaded, shapes, path=path)
-  report = Report(str(path), len(loaded), tuple(unused), tuple(resampled))
+  report = Report(
+    str(path), len(loaded), tuple(unused), tuple(resampled), tuple(settings)
+  )
+  if model.scan:
+    loaded = stack_blocks(loaded)
   return unflatten(loaded), report
 
 
 def save(path, params):
   """Writes a tree of parameters under its "/"-joined names, in float32.
 
-  big_vision reads such a file as it is.
+  Stacked blocks are written one by one, so that there is one form of file.
+  big_vision reads such a file as it is, with `scan` or without.
 
   Args:
     path: Where to write; ends in .npz.
     params: Nested dicts of arrays of any float type.
   """
-  flat = flatten(params)
+  flat = split_blocks(flatten(params))
   artifacts.write_npz(
     path, **{name: np.asarray(x, np.float32) for name, x in flat.items()}
   )
@@ -148,10 +193,7 @@ def read(path):
   if not colon or not file.endswith(".npz"):
     file, part = str(path), ""
   if file.endswith((".pth", ".pt", ".bin", ".ckpt")):
-    raise artifacts.InputError(
-      f"{file} is a PyTorch file, which holds Python objects; reading it could "
-      "run foreign code. Save its tensors by name with numpy.savez."
-    )
+    raise artifacts.InputError(pickle_message(file))
   flat = artifacts.read_npz(file)
   for prefix in _PARAMS_PREFIXES:
     if any(name.startswith(prefix) for name in flat):
@@ -165,6 +207,21 @@ def read(path):
         f"{file} has no part {part!r}; it has {', '.join(tops)}."
       )
   return {name: _as_float32(x, name, file) for name, x in flat.items()}
+
+
+def pickle_message(file):
+  """Why a PyTorch file is refused, and the command that converts it."""
+  stem = str(file).rsplit(".", 1)[0]
+  return (
+    f"{file} is a PyTorch file, which holds Python objects; reading it could "
+    "run foreign code. Convert it once, where PyTorch is installed: "
+    'python -c "import torch, safetensors.torch as s; '
+    f"x = torch.load('{file}', map_location='cpu', weights_only=True); "
+    "x = x.get('state_dict', x.get('model', x)); "
+    "s.save_file({k: v.clone().contiguous() for k, v in x.items()}, "
+    f"'{stem}.safetensors')\" (Tensors under big_vision's names can also be "
+    "saved with numpy.savez.)"
+  )
 
 
 def modern_names(flat):
@@ -181,25 +238,65 @@ def modern_names(flat):
     Dict from name to array, sorted by name.
   """
   out = {}
-  for name, x in flat.items():
+  for name, x in split_blocks(flat).items():
     if name in _OLD_POSEMB:
       out["pos_embedding"] = x
     elif _INLINED_MAP_HEAD.match(name):
       out[f"MAPHead_0/{name}"] = x
-    elif name.startswith(_SCANNED_BLOCKS):
-      rest = name.removeprefix(_SCANNED_BLOCKS)
-      for i, x_i in enumerate(x):
-        out[f"Transformer/encoderblock_{i}/{rest}"] = x_i
     else:
       name = _VIT_JAX_BLOCK.sub(
         lambda match: f"{match[1]}/{_VIT_JAX_NAMES[match[2]]}/", name
       )
       out[name] = x
-  posemb = out.get("pos_embedding")
-  if posemb is not None and _is_grid(posemb.shape, num_extra=1):
-    out["pos_embedding"] = posemb[:, 1:]
+  x = out.get("pos_embedding")
+  if x is not None and _is_grid(x.shape, num_extra=1):
+    out["pos_embedding"] = x[:, 1:]
     if "cls" in out:
-      out["cls"] = out["cls"] + posemb[:, :1]
+      out["cls"] = out["cls"] + x[:, :1]
+  return dict(sorted(out.items()))
+
+
+def split_blocks(flat):
+  """Undoes `stack_blocks`; what is not stacked stays as it is.
+
+  Args:
+    flat: Dict from name to array, or to shape.
+
+  Returns:
+    Dict from name to array or shape, one name per block.
+  """
+  out = {}
+  for name, x in flat.items():
+    before, stacked, rest = name.partition(_SCANNED_BLOCKS)
+    if not stacked or before[-1:] not in ("", "/"):
+      out[name] = x
+      continue
+    parts = [x[1:]] * x[0] if isinstance(x, tuple) else x
+    for i, part in enumerate(parts):
+      out[f"{before}Transformer/encoderblock_{i}/{rest}"] = part
+  return out
+
+
+def stack_blocks(flat):
+  """Stacks the blocks' parameters along a first axis, for `ViT(scan=True)`.
+
+  Args:
+    flat: Dict from name to array, one name per block.
+
+  Returns:
+    Dict from name to array, sorted by name.
+  """
+  out, stacks = {}, {}
+  for name, x in flat.items():
+    match = _BLOCK.match(name)
+    if match:
+      stacks.setdefault(match[1] + _SCANNED_BLOCKS + match[3], {})[
+        int(match[2])
+      ] = x
+    else:
+      out[name] = x
+  for name, blocks in stacks.items():
+    out[name] = np.stack([blocks[i] for i in sorted(blocks)])
   return dict(sorted(out.items()))
 
 
@@ -213,7 +310,7 @@ def expected_shapes(model, *, image_size):
   Returns:
     Dict from "/"-joined name to shape.
   """
-  image = jnp.zeros([1, *_height_and_width(image_size), 3])
+  image = jnp.zeros([1, *height_and_width(image_size), 3])
   params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
   return {name: x.shape for name, x in flatten(params).items()}
 
@@ -258,28 +355,9 @@ def check(loaded, shapes, *, path="The parameters"):
   )
 
 
-def resample_posemb(posemb, grid):
-  """Resamples position embeddings to another grid of patches.
-
-  Bilinear, first and last row and column kept in place, as in big_vision and
-  vit_jax (scipy.ndimage.zoom of order 1).
-
-  Args:
-    posemb: f32[1 n d]; n is a square number.
-    grid: Rows and columns that are wanted.
-
-  Returns:
-    f32[1 rows*columns d]; the input itself if it has that grid.
-  """
-  edge = math.isqrt(posemb.shape[1])
-  rows, columns = grid
-  if (rows, columns) == (edge, edge):
-    return posemb
-  x = np.asarray(posemb, np.float32).reshape(edge, edge, -1)
-  x = np.einsum(
-    "ri,cj,ijd->rcd", _weights(edge, rows), _weights(edge, columns), x
-  )
-  return x.astype(np.float32).reshape(1, rows * columns, -1)
+def resample_posemb(x, grid):
+  """`posemb.resample` as in big_vision and vit_jax."""
+  return posemb.resample(x, grid, rule="bilinear_corners")
 
 
 def flatten(tree):
@@ -325,13 +403,8 @@ def _as_float32(x, name, file):
   return x.astype(np.float32)
 
 
-def _weights(old, new):
-  """Linear interpolation from `old` to `new` points, as f64[new old]."""
-  place = np.linspace(0, old - 1, new)
-  return np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0)
-
-
-def _height_and_width(image_size):
+def height_and_width(image_size):
+  """Edge of a square, or a pair, as a pair."""
   return (image_size,) * 2 if np.ndim(image_size) == 0 else tuple(image_size)
 
 
