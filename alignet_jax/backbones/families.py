@@ -260,7 +260,7 @@ def library_fields(family, fields, library):
 
   Args:
     family: `Family`.
-    fields: Of the model, for its sizes.
+    fields: What `get` gives, for the published size.
     library: A name in `LIBRARIES`.
 
   Returns:

@@ -148,7 +148,7 @@ def _read(path, family, base, settings):
       f"known for them are {', '.join(family.posemb)}."
     )
   fields = {**base, **settings}
-  decided = dict(families.library_fields(family, fields, library))
+  decided = dict(families.library_fields(family, base, library))
   if library == "transformers":
     decided.update(_from_config(source, {**fields, **decided}))
   flat = huggingface.rename(
