@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from alignet_jax import artifacts
 from alignet_jax.backbones import (
+  big_vision,
   families,
   huggingface,
   safetensors_file,
@@ -76,7 +77,8 @@ def load(
   """Makes a backbone and fills it with published weights.
 
   Args:
-    name: See `families.get`.
+    name: See `families.get`; or "big_vision:B/16" and the like for the model
+      of that repository, see `big_vision.py`.
     weights_path: npz of big_vision, vit_jax or our own, perhaps with a part
       (":img"); safetensors as transformers or timm name them, a folder of such
       files, or a hub id. None draws random parameters.
@@ -96,6 +98,13 @@ def load(
   Raises:
     artifacts.InputError: The name is unknown, or the weights do not fit.
   """
+  if name.startswith(big_vision.PREFIX):
+    if remat:
+      raise artifacts.InputError(
+        "big_vision's model has no remat of its own; it comes with scan=True."
+      )
+    fields = {"dtype": dtype, "scan": scan, "pool": pool or "map", **fields}
+    return _big_vision(name, weights_path, image_size, seed, fields)
   family, base = families.get(name)
   settings = {"dtype": dtype, "remat": remat, "scan": scan, **fields}
   if pool is not None:
@@ -103,11 +112,7 @@ def load(
   if weights_path is None:
     model = vit.ViT(**{**base, **settings})
     size = image_size or family.preprocessing.size
-    report = weights.Report(
-      name, 0, (), (), (f"random parameters of seed {seed}, no weights",)
-    )
-    image = jnp.zeros([1, *weights.height_and_width(size), 3])
-    params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
+    params, report = _random(name, model, size, seed)
     return Backbone(model, params, _preprocessing(family, size), report)
 
   flat, library, decided, rule = _read(weights_path, family, base, settings)
@@ -128,6 +133,29 @@ def load(
     settings=notes,
   )
   return Backbone(model, params, _preprocessing(family, size), report)
+
+
+def _big_vision(name, weights_path, image_size, seed, fields):
+  """`load` for the model of big_vision's repository."""
+  variant = name.removeprefix(big_vision.PREFIX)
+  model = big_vision.make(variant, **fields)
+  family = families.FAMILIES["big_vision"]
+  size = image_size or family.preprocessing.size
+  if weights_path is None:
+    params, report = _random(name, model, size, seed)
+  else:
+    params, report = weights.load(
+      weights_path, model, image_size=size, unused_ok=("pre_logits",)
+    )
+  return Backbone(model, params, _preprocessing(family, size), report)
+
+
+def _random(name, model, size, seed):
+  """Random parameters, and a report that says so."""
+  image = jnp.zeros([1, *weights.height_and_width(size), 3])
+  params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
+  words = f"random parameters of seed {seed}, no weights"
+  return params, weights.Report(name, 0, (), (), (words,))
 
 
 def _read(path, family, base, settings):

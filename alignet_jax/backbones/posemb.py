@@ -33,7 +33,7 @@ def resample(x, grid, *, rule):
       f"{', '.join(RULES)}."
     )
   edge = math.isqrt(x.shape[1])
-  rows, columns = grid
+  rows, columns = (int(n) for n in grid)
   if (rows, columns) == (edge, edge):
     return x
   matrix = RULES[rule]

@@ -148,14 +148,15 @@ def fit(
   if x is not None and x.shape != shapes["pos_embedding"]:
     width = shapes["pos_embedding"][2]
     if _is_grid(x.shape, num_extra=0) and x.shape[2] == width:
-      grid = [n // model.patch_size for n in height_and_width(image_size)]
+      patch = height_and_width(model.patch_size)  # A pair in big_vision.
+      grid = np.floor_divide(height_and_width(image_size), patch)
       loaded["pos_embedding"] = posemb.resample(x, grid, rule=posemb_rule)
       resampled.append("pos_embedding")
   check(loaded, shapes, path=path)
   report = Report(
     str(path), len(loaded), tuple(unused), tuple(resampled), tuple(settings)
   )
-  if model.scan:
+  if getattr(model, "scan", False):
     loaded = stack_blocks(loaded)
   return unflatten(loaded), report
 
