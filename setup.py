@@ -37,7 +37,7 @@ DEPENDENCIES = [
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.30",
   "pillow>=11.0",
-  "safetensors>=0.7",
+  "safetensors>=0.4.5",
   "scipy>=1.14",
   # TensorFlow no longer brings it, and clu.metric_writers imports it.
   "tensorboard>=2.19",

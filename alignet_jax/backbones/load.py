@@ -20,6 +20,7 @@ from alignet_jax.backbones import (
   big_vision,
   families,
   huggingface,
+  names,
   safetensors_file,
   vit,
   weights,
@@ -166,7 +167,7 @@ def _read(path, family, base, settings):
   """
   file = str(path).rpartition(":")[0] or str(path)
   if str(path).endswith(".npz") or file.endswith(".npz"):
-    flat = weights.modern_names(weights.read(path))
+    flat = names.modern_names(weights.read(path))
     return flat, "npz", {}, family.posemb["npz"]
   source = safetensors_file.read(path, skip=huggingface.OTHER_PARTS)
   library = huggingface.library(source.tensors)
@@ -188,7 +189,7 @@ def _read(path, family, base, settings):
   if huggingface.has_flat_patches(source.tensors):
     rule = "bilinear_antialias"
   decided = {k: v for k, v in decided.items() if k not in settings}
-  return weights.modern_names(flat), library, decided, rule
+  return names.modern_names(flat), library, decided, rule
 
 
 def _from_config(source, fields):

@@ -1,10 +1,10 @@
 """Public weights of big_vision and vit_jax, and our own, as npz files.
 
 All of them are archives of arrays named by their place in the tree, such as
-"Transformer/encoderblock_0/LayerNorm_0/scale". Names changed over the years:
-`modern_names` turns each published spelling into that of `backbones/vit.py`.
-Nothing is left out in silence: whatever is missing, unused or of another shape
-is listed, and only a classifier that the model has no use for is not an error.
+"Transformer/encoderblock_0/LayerNorm_0/scale"; `names.py` turns each published
+spelling into that of `vit.py`. Nothing is left out in silence: what is missing,
+unused or of another shape is listed, and only a classifier that the model has
+no use for is no error.
 
 Usage:
   params, report = weights.load("webli_en_b16_224_63724782.npz:img", model,
@@ -13,43 +13,17 @@ Usage:
 """
 
 import dataclasses
-import math
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.backbones import posemb
+from alignet_jax.backbones import names, posemb
 
 # Collections that hold the parameters; the rest of such a file, for example
 # the state of the optimiser, is not read. In order of preference.
 _PARAMS_PREFIXES = ("params/", "opt/target/")
-
-# Names inside an encoder block: vit_jax numbers all submodules together.
-_VIT_JAX_NAMES = {
-  "LayerNorm_2": "LayerNorm_1",
-  "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",
-  "MlpBlock_3": "MlpBlock_0",
-}
-_VIT_JAX_BLOCK = re.compile(
-  rf"^(Transformer/encoderblock_\d+)/({'|'.join(_VIT_JAX_NAMES)})/"
-)
-
-# Where position embeddings stood before they became a parameter of the model.
-_OLD_POSEMB = (
-  "Transformer/posembed_input/pos_embedding",
-  "Transformer/pos_embedding",
-)
-
-# Parts of the MAP head, which early files have at the top of the tree.
-_INLINED_MAP_HEAD = re.compile(
-  r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)"
-)
-
-_SCANNED_BLOCKS = "Transformer/encoderblock/"
-_BLOCK = re.compile(r"^(.*?)Transformer/encoderblock_(\d+)/(.*)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +72,7 @@ def load(path, model, *, image_size, unused_ok=()):
     artifacts.InputError: The file cannot be read, or does not fit the model.
   """
   return fit(
-    modern_names(read(path)),
+    names.modern_names(read(path)),
     model,
     image_size=image_size,
     unused_ok=unused_ok,
@@ -133,7 +107,7 @@ def fit(
   Raises:
     artifacts.InputError: The tensors do not fit the model.
   """
-  shapes = split_blocks(expected_shapes(model, image_size=image_size))
+  shapes = names.split_blocks(expected_shapes(model, image_size=image_size))
   unused = [
     name
     for name in loaded
@@ -147,7 +121,7 @@ def fit(
   x = loaded.get("pos_embedding")
   if x is not None and x.shape != shapes["pos_embedding"]:
     width = shapes["pos_embedding"][2]
-    if _is_grid(x.shape, num_extra=0) and x.shape[2] == width:
+    if names.is_grid(x.shape, num_extra=0) and x.shape[2] == width:
       patch = height_and_width(model.patch_size)  # A pair in big_vision.
       grid = np.floor_divide(height_and_width(image_size), patch)
       loaded["pos_embedding"] = posemb.resample(x, grid, rule=posemb_rule)
@@ -157,7 +131,7 @@ def fit(
     str(path), len(loaded), tuple(unused), tuple(resampled), tuple(settings)
   )
   if getattr(model, "scan", False):
-    loaded = stack_blocks(loaded)
+    loaded = names.stack_blocks(loaded)
   return unflatten(loaded), report
 
 
@@ -171,7 +145,7 @@ def save(path, params):
     path: Where to write; ends in .npz.
     params: Nested dicts of arrays of any float type.
   """
-  flat = split_blocks(flatten(params))
+  flat = names.split_blocks(flatten(params))
   artifacts.write_npz(
     path, **{name: np.asarray(x, np.float32) for name, x in flat.items()}
   )
@@ -223,82 +197,6 @@ def pickle_message(file):
     f"'{stem}.safetensors')\" (Tensors under big_vision's names can also be "
     "saved with numpy.savez.)"
   )
-
-
-def modern_names(flat):
-  """Renames tensors of any published ViT file to the names of `vit.ViT`.
-
-  Besides renaming, it splits blocks that are stacked along a first axis, and
-  adds the position embedding of the class token, which early models had, to
-  the token itself: the sum is all that the model ever used.
-
-  Args:
-    flat: Dict from name to array.
-
-  Returns:
-    Dict from name to array, sorted by name.
-  """
-  out = {}
-  for name, x in split_blocks(flat).items():
-    if name in _OLD_POSEMB:
-      out["pos_embedding"] = x
-    elif _INLINED_MAP_HEAD.match(name):
-      out[f"MAPHead_0/{name}"] = x
-    else:
-      name = _VIT_JAX_BLOCK.sub(
-        lambda match: f"{match[1]}/{_VIT_JAX_NAMES[match[2]]}/", name
-      )
-      out[name] = x
-  x = out.get("pos_embedding")
-  if x is not None and _is_grid(x.shape, num_extra=1):
-    out["pos_embedding"] = x[:, 1:]
-    if "cls" in out:
-      out["cls"] = out["cls"] + x[:, :1]
-  return dict(sorted(out.items()))
-
-
-def split_blocks(flat):
-  """Undoes `stack_blocks`; what is not stacked stays as it is.
-
-  Args:
-    flat: Dict from name to array, or to shape.
-
-  Returns:
-    Dict from name to array or shape, one name per block.
-  """
-  out = {}
-  for name, x in flat.items():
-    before, stacked, rest = name.partition(_SCANNED_BLOCKS)
-    if not stacked or before[-1:] not in ("", "/"):
-      out[name] = x
-      continue
-    parts = [x[1:]] * x[0] if isinstance(x, tuple) else x
-    for i, part in enumerate(parts):
-      out[f"{before}Transformer/encoderblock_{i}/{rest}"] = part
-  return out
-
-
-def stack_blocks(flat):
-  """Stacks the blocks' parameters along a first axis, for `ViT(scan=True)`.
-
-  Args:
-    flat: Dict from name to array, one name per block.
-
-  Returns:
-    Dict from name to array, sorted by name.
-  """
-  out, stacks = {}, {}
-  for name, x in flat.items():
-    match = _BLOCK.match(name)
-    if match:
-      stacks.setdefault(match[1] + _SCANNED_BLOCKS + match[3], {})[
-        int(match[2])
-      ] = x
-    else:
-      out[name] = x
-  for name, blocks in stacks.items():
-    out[name] = np.stack([blocks[i] for i in sorted(blocks)])
-  return dict(sorted(out.items()))
 
 
 def expected_shapes(model, *, image_size):
@@ -407,9 +305,3 @@ def _as_float32(x, name, file):
 def height_and_width(image_size):
   """Edge of a square, or a pair, as a pair."""
   return (image_size,) * 2 if np.ndim(image_size) == 0 else tuple(image_size)
-
-
-def _is_grid(shape, *, num_extra):
-  """Whether [1 n d] is a square of patches and so many extra tokens."""
-  num_patches = shape[1] - num_extra if len(shape) == 3 else 0
-  return num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from alignet_jax.backbones import attention, blocks, vit, weights
+from alignet_jax.backbones import attention, blocks, names, vit, weights
 
 SIZES = {
   "patch_size": 2,
@@ -36,7 +36,7 @@ CLIP = {
 
 def make(np_rng, **settings):
   model = vit.ViT(**{**SIZES, **settings})
-  shapes = weights.split_blocks(
+  shapes = names.split_blocks(
     weights.expected_shapes(model, image_size=SHAPE[1:3])
   )
   flat = {
@@ -44,7 +44,7 @@ def make(np_rng, **settings):
     for name, shape in shapes.items()
   }
   if model.scan:
-    flat = weights.stack_blocks(flat)
+    flat = names.stack_blocks(flat)
   image = np_rng.normal(size=SHAPE).astype(np.float32)
   return model, weights.unflatten(flat), image
 
@@ -158,7 +158,7 @@ def test_scan_and_remat_change_no_number(np_rng, settings, remat):
   """Outputs and gradients, beside the plain loop over the same blocks."""
   model, params, image = make(np_rng, **settings)
   other = model.clone(scan=True, remat=remat)
-  stacked = weights.unflatten(weights.stack_blocks(weights.flatten(params)))
+  stacked = weights.unflatten(names.stack_blocks(weights.flatten(params)))
   shapes = weights.expected_shapes(other, image_size=SHAPE[1:3])
   assert "Transformer/encoderblock/LayerNorm_0/scale" in shapes
   assert {k: x.shape for k, x in weights.flatten(stacked).items()} == shapes
@@ -174,7 +174,7 @@ def test_scan_and_remat_change_no_number(np_rng, settings, remat):
       return jnp.sum(jnp.square(model.apply({"params": params}, image)[0]))
 
     flat = weights.flatten(jax.jit(jax.grad(loss_fn))(params))
-    return weights.split_blocks(flat)
+    return names.split_blocks(flat)
 
   expected, ours = grads(model, params), grads(other, stacked)
   assert expected.keys() == ours.keys()
@@ -217,14 +217,14 @@ def test_stacked_blocks_are_saved_one_by_one(np_rng, tmp_path):
     np.testing.assert_array_equal(weights.flatten(again)[name], x)
   # Also below another name, as in a student; not where it only looks alike.
   student = {"backbone": params, "notTransformer": {"encoderblock": {"a": 1}}}
-  names = weights.split_blocks(weights.flatten(student))
-  assert "backbone/Transformer/encoderblock_0/LayerScale_0/scale" in names
-  assert "notTransformer/encoderblock/a" in names
+  found = names.split_blocks(weights.flatten(student))
+  assert "backbone/Transformer/encoderblock_0/LayerScale_0/scale" in found
+  assert "notTransformer/encoderblock/a" in found
 
 
 def test_ten_blocks_and_more_are_stacked_in_order():
   flat = {f"Transformer/encoderblock_{i}/a": np.array([i]) for i in range(12)}
-  stacked = weights.stack_blocks(dict(sorted(flat.items())))
+  stacked = names.stack_blocks(dict(sorted(flat.items())))
   assert list(stacked) == ["Transformer/encoderblock/a"]
   np.testing.assert_array_equal(
     stacked["Transformer/encoderblock/a"], np.arange(12)[:, None]
