@@ -162,8 +162,10 @@ def _random(name, model, size, seed):
 def _read(path, family, base, settings):
   """Tensors by our names, library, fields that the file decides, posemb rule.
 
-  Of two spellings of the resampling rule the file's library decides: that is
-  what users of that library compare with.
+  Libraries resample positions, and compute GELU, each in their way. The one
+  whose names the file has decides: it is what its users compare with.
+  `Deviation:` of DINOv2 in the names of transformers, which leaves out the 0.1
+  that DINOv2's own code adds to the scale (`posemb.bicubic_offset`).
   """
   file = str(path).rpartition(":")[0] or str(path)
   if str(path).endswith(".npz") or file.endswith(".npz"):
