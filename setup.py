@@ -37,6 +37,7 @@ DEPENDENCIES = [
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.30",
   "pillow>=11.0",
+  "safetensors>=0.4.5",
   "scipy>=1.14",
   # TensorFlow no longer brings it, and clu.metric_writers imports it.
   "tensorboard>=2.19",
@@ -56,6 +57,17 @@ EXTRAS = {
     "ruff>=0.14",
     "scikit-learn>=1.5",
   ],
+  # PyTorch's implementations, which the parity tests compare with; timm brings
+  # torchvision.
+  "parity": [
+    "timm>=1.0.31",
+    "torch>=2.13",
+    "transformers>=4.57,<5",
+  ],
+  # What big_vision's models/vit.py imports besides. big_vision itself is a
+  # repository without packaging, which pip cannot install: clone it, and add
+  # the folder to PYTHONPATH.
+  "big_vision": ["einops>=0.8"],
   "notebooks": [
     "ipykernel>=6.29",
     "jupyter>=1.1",

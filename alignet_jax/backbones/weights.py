@@ -1,10 +1,10 @@
 """Public weights of big_vision and vit_jax, and our own, as npz files.
 
 All of them are archives of arrays named by their place in the tree, such as
-"Transformer/encoderblock_0/LayerNorm_0/scale". Names changed over the years:
-`modern_names` turns each published spelling into that of `backbones/vit.py`.
-Nothing is left out in silence: whatever is missing, unused or of another shape
-is listed, and only a classifier that the model has no use for is not an error.
+"Transformer/encoderblock_0/LayerNorm_0/scale"; `names.py` turns each published
+spelling into that of `vit.py`. Nothing is left out in silence: what is missing,
+unused or of another shape is listed, and only a classifier that the model has
+no use for is no error.
 
 Usage:
   params, report = weights.load("webli_en_b16_224_63724782.npz:img", model,
@@ -13,41 +13,17 @@ Usage:
 """
 
 import dataclasses
-import math
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from alignet_jax import artifacts
+from alignet_jax.backbones import names, posemb
 
 # Collections that hold the parameters; the rest of such a file, for example
 # the state of the optimiser, is not read. In order of preference.
 _PARAMS_PREFIXES = ("params/", "opt/target/")
-
-# Names inside an encoder block: vit_jax numbers all submodules together.
-_VIT_JAX_NAMES = {
-  "LayerNorm_2": "LayerNorm_1",
-  "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",
-  "MlpBlock_3": "MlpBlock_0",
-}
-_VIT_JAX_BLOCK = re.compile(
-  rf"^(Transformer/encoderblock_\d+)/({'|'.join(_VIT_JAX_NAMES)})/"
-)
-
-# Where position embeddings stood before they became a parameter of the model.
-_OLD_POSEMB = (
-  "Transformer/posembed_input/pos_embedding",
-  "Transformer/pos_embedding",
-)
-
-# Parts of the MAP head, which early files have at the top of the tree.
-_INLINED_MAP_HEAD = re.compile(
-  r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)"
-)
-
-_SCANNED_BLOCKS = "Transformer/encoderblock/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +35,14 @@ class Report:
     num_tensors: How many went into the model.
     unused: Names in the file that the model has no use for.
     resampled: Names whose grid of positions was resampled.
+    settings: What else the source decided, one line each.
   """
 
   path: str
   num_tensors: int
   unused: tuple[str, ...]
   resampled: tuple[str, ...]
+  settings: tuple[str, ...] = ()
 
   def __str__(self):
     words = [f"{self.path}: {self.num_tensors} tensors loaded"]
@@ -72,6 +50,7 @@ class Report:
       words.append(f"not used: {', '.join(self.unused)}")
     if self.resampled:
       words.append(f"resampled: {', '.join(self.resampled)}")
+    words += self.settings
     return "; ".join(words)
 
 
@@ -92,8 +71,43 @@ def load(path, model, *, image_size, unused_ok=()):
   Raises:
     artifacts.InputError: The file cannot be read, or does not fit the model.
   """
-  shapes = expected_shapes(model, image_size=image_size)
-  loaded = modern_names(read(path))
+  return fit(
+    names.modern_names(read(path)),
+    model,
+    image_size=image_size,
+    unused_ok=unused_ok,
+    path=path,
+  )
+
+
+def fit(
+  loaded,
+  model,
+  *,
+  image_size,
+  unused_ok=(),
+  posemb_rule="bilinear_corners",
+  path="The parameters",
+  settings=(),
+):
+  """Turns named tensors into the parameters of a model.
+
+  Args:
+    loaded: Dict from a name of `vit.ViT`, blocks one by one, to f32 array.
+    model: `vit.ViT`.
+    image_size: Height and width in pixels, or a pair of them.
+    unused_ok: See `load`.
+    posemb_rule: How positions are resampled, a name in `posemb.RULES`.
+    path: Where the tensors are from, for the report and errors.
+    settings: Lines for the report: what the file says of the model.
+
+  Returns:
+    Tree of f32 numpy arrays for `model.apply`, and a `Report`.
+
+  Raises:
+    artifacts.InputError: The tensors do not fit the model.
+  """
+  shapes = names.split_blocks(expected_shapes(model, image_size=image_size))
   unused = [
     name
     for name in loaded
@@ -104,28 +118,34 @@ def load(path, model, *, image_size, unused_ok=()):
   ]
   loaded = {name: x for name, x in loaded.items() if name not in unused}
   resampled = []
-  posemb = loaded.get("pos_embedding")
-  if posemb is not None and posemb.shape != shapes["pos_embedding"]:
+  x = loaded.get("pos_embedding")
+  if x is not None and x.shape != shapes["pos_embedding"]:
     width = shapes["pos_embedding"][2]
-    if _is_grid(posemb.shape, num_extra=0) and posemb.shape[2] == width:
-      grid = [n // model.patch_size for n in _height_and_width(image_size)]
-      loaded["pos_embedding"] = resample_posemb(posemb, grid)
+    if names.is_grid(x.shape, num_extra=0) and x.shape[2] == width:
+      patch = height_and_width(model.patch_size)  # A pair in big_vision.
+      grid = np.floor_divide(height_and_width(image_size), patch)
+      loaded["pos_embedding"] = posemb.resample(x, grid, rule=posemb_rule)
       resampled.append("pos_embedding")
   check(loaded, shapes, path=path)
-  report = Report(str(path), len(loaded), tuple(unused), tuple(resampled))
+  report = Report(
+    str(path), len(loaded), tuple(unused), tuple(resampled), tuple(settings)
+  )
+  if getattr(model, "scan", False):
+    loaded = names.stack_blocks(loaded)
   return unflatten(loaded), report
 
 
 def save(path, params):
   """Writes a tree of parameters under its "/"-joined names, in float32.
 
-  big_vision reads such a file as it is.
+  Stacked blocks are written one by one, so that there is one form of file.
+  big_vision reads such a file as it is, with `scan` or without.
 
   Args:
     path: Where to write; ends in .npz.
     params: Nested dicts of arrays of any float type.
   """
-  flat = flatten(params)
+  flat = names.split_blocks(flatten(params))
   artifacts.write_npz(
     path, **{name: np.asarray(x, np.float32) for name, x in flat.items()}
   )
@@ -148,10 +168,7 @@ def read(path):
   if not colon or not file.endswith(".npz"):
     file, part = str(path), ""
   if file.endswith((".pth", ".pt", ".bin", ".ckpt")):
-    raise artifacts.InputError(
-      f"{file} is a PyTorch file, which holds Python objects; reading it could "
-      "run foreign code. Save its tensors by name with numpy.savez."
-    )
+    raise artifacts.InputError(pickle_message(file))
   flat = artifacts.read_npz(file)
   for prefix in _PARAMS_PREFIXES:
     if any(name.startswith(prefix) for name in flat):
@@ -167,40 +184,19 @@ def read(path):
   return {name: _as_float32(x, name, file) for name, x in flat.items()}
 
 
-def modern_names(flat):
-  """Renames tensors of any published ViT file to the names of `vit.ViT`.
-
-  Besides renaming, it splits blocks that are stacked along a first axis, and
-  adds the position embedding of the class token, which early models had, to
-  the token itself: the sum is all that the model ever used.
-
-  Args:
-    flat: Dict from name to array.
-
-  Returns:
-    Dict from name to array, sorted by name.
-  """
-  out = {}
-  for name, x in flat.items():
-    if name in _OLD_POSEMB:
-      out["pos_embedding"] = x
-    elif _INLINED_MAP_HEAD.match(name):
-      out[f"MAPHead_0/{name}"] = x
-    elif name.startswith(_SCANNED_BLOCKS):
-      rest = name.removeprefix(_SCANNED_BLOCKS)
-      for i, x_i in enumerate(x):
-        out[f"Transformer/encoderblock_{i}/{rest}"] = x_i
-    else:
-      name = _VIT_JAX_BLOCK.sub(
-        lambda match: f"{match[1]}/{_VIT_JAX_NAMES[match[2]]}/", name
-      )
-      out[name] = x
-  posemb = out.get("pos_embedding")
-  if posemb is not None and _is_grid(posemb.shape, num_extra=1):
-    out["pos_embedding"] = posemb[:, 1:]
-    if "cls" in out:
-      out["cls"] = out["cls"] + posemb[:, :1]
-  return dict(sorted(out.items()))
+def pickle_message(file):
+  """Why a PyTorch file is refused, and the command that converts it."""
+  stem = str(file).rsplit(".", 1)[0]
+  return (
+    f"{file} is a PyTorch file, which holds Python objects; reading it could "
+    "run foreign code. Convert it once, where PyTorch is installed: "
+    'python -c "import torch, safetensors.torch as s; '
+    f"x = torch.load('{file}', map_location='cpu', weights_only=True); "
+    "x = x.get('state_dict', x.get('model', x)); "
+    "s.save_file({k: v.clone().contiguous() for k, v in x.items()}, "
+    f"'{stem}.safetensors')\" (Tensors under big_vision's names can also be "
+    "saved with numpy.savez.)"
+  )
 
 
 def expected_shapes(model, *, image_size):
@@ -213,7 +209,7 @@ def expected_shapes(model, *, image_size):
   Returns:
     Dict from "/"-joined name to shape.
   """
-  image = jnp.zeros([1, *_height_and_width(image_size), 3])
+  image = jnp.zeros([1, *height_and_width(image_size), 3])
   params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
   return {name: x.shape for name, x in flatten(params).items()}
 
@@ -258,28 +254,9 @@ def check(loaded, shapes, *, path="The parameters"):
   )
 
 
-def resample_posemb(posemb, grid):
-  """Resamples position embeddings to another grid of patches.
-
-  Bilinear, first and last row and column kept in place, as in big_vision and
-  vit_jax (scipy.ndimage.zoom of order 1).
-
-  Args:
-    posemb: f32[1 n d]; n is a square number.
-    grid: Rows and columns that are wanted.
-
-  Returns:
-    f32[1 rows*columns d]; the input itself if it has that grid.
-  """
-  edge = math.isqrt(posemb.shape[1])
-  rows, columns = grid
-  if (rows, columns) == (edge, edge):
-    return posemb
-  x = np.asarray(posemb, np.float32).reshape(edge, edge, -1)
-  x = np.einsum(
-    "ri,cj,ijd->rcd", _weights(edge, rows), _weights(edge, columns), x
-  )
-  return x.astype(np.float32).reshape(1, rows * columns, -1)
+def resample_posemb(x, grid):
+  """`posemb.resample` as in big_vision and vit_jax."""
+  return posemb.resample(x, grid, rule="bilinear_corners")
 
 
 def flatten(tree):
@@ -325,17 +302,6 @@ def _as_float32(x, name, file):
   return x.astype(np.float32)
 
 
-def _weights(old, new):
-  """Linear interpolation from `old` to `new` points, as f64[new old]."""
-  place = np.linspace(0, old - 1, new)
-  return np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0)
-
-
-def _height_and_width(image_size):
+def height_and_width(image_size):
+  """Edge of a square, or a pair, as a pair."""
   return (image_size,) * 2 if np.ndim(image_size) == 0 else tuple(image_size)
-
-
-def _is_grid(shape, *, num_extra):
-  """Whether [1 n d] is a square of patches and so many extra tokens."""
-  num_patches = shape[1] - num_extra if len(shape) == 3 else 0
-  return num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches

@@ -1,0 +1,237 @@
+"""A backbone by name: model, parameters, and what its pixels must look like.
+
+Usage:
+  backbone = load.load("dinov2_s14", "dinov2_vits14.safetensors")
+  print(backbone.report)
+  _, out = backbone.model.apply({"params": backbone.params}, image)
+  out[backbone.output]                                      # f32[b 384]
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from alignet_jax import artifacts
+from alignet_jax.backbones import (
+  big_vision,
+  families,
+  huggingface,
+  names,
+  safetensors_file,
+  vit,
+  weights,
+)
+from alignet_jax.images import preprocess
+
+# Field of `vit.ViT` to the names that transformers' config.json has for it.
+# Only these two cannot be seen from the tensors, so the file decides on them.
+_DECIDED = {"norm_epsilon": "layer_norm_eps", "activation": "hidden_act"}
+_ACTIVATION_NAMES = {
+  "gelu": "gelu",
+  "gelu_new": "gelu_tanh",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "quick_gelu": "quick_gelu",
+}
+_CHECKED = {
+  "width": "hidden_size",
+  "depth": "num_hidden_layers",
+  "num_heads": "num_attention_heads",
+  "patch_size": "patch_size",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+  """A model that is ready to run.
+
+  Attributes:
+    model: Maps f32[b h w 3] to (x, dict of named outputs).
+    params: Its parameters, a tree of f32 arrays.
+    preprocessing: How images become its input. Belongs to the weights.
+    report: `weights.Report`: what was loaded, unused and resampled.
+    output: The named output, f32[b d], that stands for an image.
+  """
+
+  model: nn.Module
+  params: Any
+  preprocessing: preprocess.Preprocessing
+  report: weights.Report
+  output: str = "pre_logits"
+
+
+def load(
+  name,
+  weights_path=None,
+  *,
+  image_size=None,
+  pool=None,
+  dtype="float32",
+  remat=False,
+  scan=False,
+  seed=0,
+  **fields,
+):
+  """Makes a backbone and fills it with published weights.
+
+  Args:
+    name: See `families.get`; or "big_vision:B/16" and the like for the model
+      of that repository, see `big_vision.py`.
+    weights_path: npz of big_vision, vit_jax or our own, perhaps with a part
+      (":img"); safetensors as transformers or timm name them, a folder of such
+      files, or a hub id. None draws random parameters.
+    image_size: Height and width in pixels, or a pair of them. None: what the
+      family is used at, else what the weights were trained at.
+    pool: See `vit.ViT`; None for the family's.
+    dtype: Of matrix products, "float32" or "bfloat16".
+    remat: See `vit.ViT`.
+    scan: See `vit.ViT`.
+    seed: Of random parameters.
+    **fields: Further fields of `vit.ViT`, which win over all else: for weights
+      of another size, say.
+
+  Returns:
+    `Backbone`.
+
+  Raises:
+    artifacts.InputError: The name is unknown, or the weights do not fit.
+  """
+  if name.startswith(big_vision.PREFIX):
+    if remat:
+      raise artifacts.InputError(
+        "big_vision's model has no remat of its own; it comes with scan=True."
+      )
+    fields = {"dtype": dtype, "scan": scan, "pool": pool or "map", **fields}
+    return _big_vision(name, weights_path, image_size, seed, fields)
+  family, base = families.get(name)
+  settings = {"dtype": dtype, "remat": remat, "scan": scan, **fields}
+  if pool is not None:
+    settings["pool"] = pool
+  if weights_path is None:
+    model = vit.ViT(**{**base, **settings})
+    size = image_size or family.preprocessing.size
+    params, report = _random(name, model, size, seed)
+    return Backbone(model, params, _preprocessing(family, size), report)
+
+  flat, library, decided, rule = _read(weights_path, family, base, settings)
+  model = vit.ViT(**{**base, **decided, **settings})
+  size = image_size or _default_size(family, flat, model)
+  unused_ok = ("pre_logits", *huggingface.UNUSED_OK)
+  if model.pool != "map":
+    unused_ok += ("MAPHead_0",)
+  notes = [f"names of {library}"] if library != "npz" else []
+  notes += [f"{field} = {value}" for field, value in decided.items()]
+  params, report = weights.fit(
+    flat,
+    model,
+    image_size=size,
+    unused_ok=unused_ok,
+    posemb_rule=rule,
+    path=f"{weights_path} (as {name})",
+    settings=notes,
+  )
+  return Backbone(model, params, _preprocessing(family, size), report)
+
+
+def _big_vision(name, weights_path, image_size, seed, fields):
+  """`load` for the model of big_vision's repository."""
+  variant = name.removeprefix(big_vision.PREFIX)
+  model = big_vision.make(variant, **fields)
+  family = families.FAMILIES["big_vision"]
+  size = image_size or family.preprocessing.size
+  if weights_path is None:
+    params, report = _random(name, model, size, seed)
+  else:
+    params, report = weights.load(
+      weights_path, model, image_size=size, unused_ok=("pre_logits",)
+    )
+  return Backbone(model, params, _preprocessing(family, size), report)
+
+
+def _random(name, model, size, seed):
+  """Random parameters, and a report that says so."""
+  image = jnp.zeros([1, *weights.height_and_width(size), 3])
+  params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
+  words = f"random parameters of seed {seed}, no weights"
+  return params, weights.Report(name, 0, (), (), (words,))
+
+
+def _read(path, family, base, settings):
+  """Tensors by our names, library, fields that the file decides, posemb rule.
+
+  Libraries resample positions, and compute GELU, each in their way. The one
+  whose names the file has decides: it is what its users compare with.
+  `Deviation:` of DINOv2 in the names of transformers, which leaves out the 0.1
+  that DINOv2's own code adds to the scale (`posemb.bicubic_offset`).
+  """
+  file = str(path).rpartition(":")[0] or str(path)
+  if str(path).endswith(".npz") or file.endswith(".npz"):
+    flat = names.modern_names(weights.read(path))
+    return flat, "npz", {}, family.posemb["npz"]
+  source = safetensors_file.read(path, skip=huggingface.OTHER_PARTS)
+  library = huggingface.library(source.tensors)
+  if library not in family.posemb:
+    raise artifacts.InputError(
+      f"{path} has the names of {library}, which has no {family.name} models; "
+      f"known for them are {', '.join(family.posemb)}."
+    )
+  fields = {**base, **settings}
+  decided = dict(families.library_fields(family, base, library))
+  if library == "transformers":
+    decided.update(_from_config(source, {**fields, **decided}))
+  flat = huggingface.rename(
+    source.tensors,
+    num_heads=fields["num_heads"],
+    patch_size=fields["patch_size"],
+  )
+  rule = family.posemb[library]
+  if huggingface.has_flat_patches(source.tensors):
+    rule = "bilinear_antialias"
+  decided = {k: v for k, v in decided.items() if k not in settings}
+  return names.modern_names(flat), library, decided, rule
+
+
+def _from_config(source, fields):
+  """What config.json says of the model, checked against its name."""
+  config = source.config.get("vision_config") or source.config
+  wrong = [
+    f"{key} is {config[key]}, the name says {fields[field]}"
+    for field, key in _CHECKED.items()
+    if isinstance(config.get(key), int) and config[key] != fields[field]
+  ]
+  if wrong:
+    raise artifacts.InputError(
+      f"{source.path} is another architecture: in config.json "
+      f"{'; '.join(wrong)}."
+    )
+  decided = {}
+  for field, key in _DECIDED.items():
+    gated = fields.get("mlp") == "swiglu"  # Has an activation of its own.
+    if key not in config or (field == "activation" and gated):
+      continue
+    value = config[key]
+    if field == "activation":
+      if value not in _ACTIVATION_NAMES:
+        raise artifacts.InputError(
+          f"{source.path}: hidden_act in config.json is {value!r}; known are "
+          f"{', '.join(_ACTIVATION_NAMES)}."
+        )
+      value = _ACTIVATION_NAMES[value]
+    decided[field] = value
+  return decided
+
+
+def _default_size(family, flat, model):
+  """Pixels at which a model runs where nobody says so."""
+  posemb = flat.get("pos_embedding")
+  if not family.native_size or posemb is None or posemb.ndim != 3:
+    return family.preprocessing.size
+  return math.isqrt(posemb.shape[1]) * model.patch_size
+
+
+def _preprocessing(family, size):
+  """Of a square; another shape of image is cut from it by whoever asked."""
+  return families.preprocessing(family, max(weights.height_and_width(size)))
