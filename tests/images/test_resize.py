@@ -89,6 +89,22 @@ def test_leading_axes_are_a_batch():
   np.testing.assert_array_equal(got[1, 0], want)
 
 
+def test_a_pair_is_height_and_width():
+  image = _pattern(7, 11)
+  got = resize.resize_cubic(image, (3, 5))
+  assert got.shape == (3, 5, 3)
+  # Each axis by itself: the columns of one square, the rows of another.
+  turned = resize.resize_cubic(image.transpose(1, 0, 2), (5, 3))
+  np.testing.assert_array_equal(turned.transpose(1, 0, 2), got)
+  np.testing.assert_array_equal(
+    resize.resize_cubic(image, (7, 11)), image, strict=True
+  )
+  np.testing.assert_array_equal(
+    resize.resize_cubic(np.repeat(image[:1], 3, axis=0), (3, 5))[0],
+    resize.resize_cubic(np.repeat(image[:1], 5, axis=0), 5)[0],
+  )
+
+
 def test_keeps_constant_images_and_images_of_the_same_size():
   constant = np.full((11, 7, 3), 201, np.uint8)
   assert np.all(resize.resize_cubic(constant, 5) == 201)
