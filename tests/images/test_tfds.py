@@ -38,7 +38,9 @@ def data_dir(tmp_path_factory):
         version="1.0.0",
         data_dir=folder,
         features=tensorflow_datasets.features.FeaturesDict({key: feature}),
-        split_datasets={"train": [{key: value} for value in values]},
+        split_datasets={
+          "train": list(enumerate({key: value} for value in values))
+        },
         file_format=file_format,
         disable_shuffling=True,
       )
