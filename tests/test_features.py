@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -151,6 +152,53 @@ def test_damaged_images_are_refused_or_skipped(command, images, tmp_path):
       ["b/03.png", "The image file b/03.png is empty."],
     ]
   assert len(artifacts.read_npy(tmp_path / "out" / "features.npy")) == 10
+
+
+# Above the limit but below twice the limit PIL itself only warns.
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_hostile_images_one_of_each_kind(command, tmp_path, monkeypatch):
+  """The table of `images.decode`, from a tar to the rows and the list."""
+  noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+  image = Image.fromarray(noise)
+  turned = Image.Exif()
+  turned[0x0112] = 6
+  deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 256)
+  files = {
+    "0_truncated.jpg": encode(image, "JPEG")[:-200],
+    "1_cmyk.jpg": encode(image.convert("CMYK"), "JPEG"),
+    "2_deep.png": encode(deep, "PNG"),
+    "3_palette.JPEG": encode(image.convert("P"), "PNG"),
+    "4_exif.jpg": encode(image, "JPEG", exif=turned),
+    "5_dot.png": encode(image.crop((0, 0, 1, 1)), "PNG"),
+    "6_bomb.png": encode(Image.new("1", (2000, 1000)), "PNG"),
+    "7_empty.jpg": b"",
+    "8_text.jpg": b"<html>not found</html>",
+    "9_whole.png": encode(image, "PNG"),
+  }
+  monkeypatch.setattr(preprocess, "MAX_PIXELS", 2_000_000 - 1)
+  with tarfile.open(tmp_path / "hostile.tar", "w") as archive:
+    for name, data in files.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(data)
+      archive.addfile(info, io.BytesIO(data))
+  code, _, err = command(images=tmp_path / "hostile.tar")
+  assert code == 2 and "0_truncated.jpg cannot be decoded" in err
+  code, _, _ = command(images=tmp_path / "hostile.tar", on_error="skip")
+  assert code == 0
+  with open(tmp_path / "out" / "index.csv", newline="") as f:
+    names = [row["file"] for row in csv.DictReader(f)]
+  assert [name[0] for name in names] == list("123459")
+  with open(tmp_path / "out" / "skipped.csv", newline="") as f:
+    reasons = {row["file"][0]: row["reason"] for row in csv.DictReader(f)}
+  assert list(reasons) == list("0678")
+  for number, word in (("0", "truncated"), ("6", "pixels"), ("7", "empty")):
+    assert word in reasons[number]
+
+
+def encode(image, format, **options):
+  f = io.BytesIO()
+  image.save(f, format=format, **options)
+  return f.getvalue()
 
 
 def test_processes_in_turn(command, tmp_path):

@@ -10,12 +10,13 @@ The folder that comes out holds, for n images without those left out:
   manifest.json   settings, checksums, versions; written last
 
 While it is not finished there is `parts` instead, see `feature_parts`. Memory
-holds a few batches, one part, and the list of names.
+holds a few batches, one part, and the list of names, some 200 bytes per image.
 
 Rows are the same bits however often the extraction was interrupted: each batch
 has the same images in the same places. They may differ in the last bits between
 kinds and numbers of devices and versions of JAX, so an extraction goes on only
-on the like, and says so elsewhere.
+on the like, and says so elsewhere. (On a GPU, XLA may also choose other kernels in
+another process, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true.)
 
 Several processes can share one extraction by a folder that all of them see.
 Each makes every `process_count`-th part on its own devices; they need not run
@@ -230,6 +231,8 @@ def extract(
     with _lock(folder / "assemble.lock") as is_locked:
       if not is_locked:
         return None
+      for path in out.glob(f".*{artifacts.PARTIAL_SUFFIX}"):  # Of a killed one.
+        path.unlink(missing_ok=True)
       names = _file_names(asked["outputs"])
       num_rows, num_skipped = parts.assemble(
         out, names, list_skipped=on_error == "skip"
@@ -404,8 +407,6 @@ def _begin(out, run, overwrite):
       path.unlink(missing_ok=True)
     shutil.rmtree(out / _PARTS)
     (out / _PARTS).mkdir()
-  for path in out.glob(f".*{artifacts.PARTIAL_SUFFIX}"):  # Of a killed process.
-    path.unlink(missing_ok=True)
   if changes or not about.exists():
     artifacts.write_json(about, run)
 

@@ -240,15 +240,15 @@ class FolderImages(EncodedImages):
     self._folder = pathlib.Path(folder)
     if not self._folder.is_dir():
       raise artifacts.InputError(f"The image folder {folder} does not exist.")
-    found = sorted(_relative_parts(self._folder))
-    if not found:
+    names = sorted(_relative_names(self._folder), key=path_order)
+    if not names:
       raise artifacts.InputError(
         f"The image folder {folder} has no file that ends in"
         f" {', '.join(EXTENSIONS)} (any case)."
       )
-    labels, class_names = labels_of(found)
+    labels, class_names = labels_of(names)
     super().__init__(
-      ["/".join(parts) for parts in found],
+      names,
       preprocessing=preprocess.Preprocessing(size) if size else preprocessing,
       labels=labels,
       class_names=class_names,
@@ -268,21 +268,27 @@ def is_image_name(name):
   return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def labels_of(parts):
+def path_order(name):
+  """Sorts paths by their parts: "a/y" before "a c/x", unlike their text."""
+  return name.replace("/", "\0")
+
+
+def labels_of(names):
   """Classes of images that lie one folder deep.
 
   Args:
-    parts: One tuple per image, the parts of its path.
+    names: Path of each image, with "/".
 
   Returns:
     int32[n] and the sorted names of the classes; (None, None) if an image lies
     elsewhere.
   """
-  if any(len(path) != 2 for path in parts):
+  if any(name.count("/") != 1 for name in names):
     return None, None
-  class_names = sorted({path[0] for path in parts})
+  class_names = sorted({name.partition("/")[0] for name in names})
   index = {name: i for i, name in enumerate(class_names)}
-  return np.array([index[path[0]] for path in parts], np.int32), class_names
+  labels = [index[name.partition("/")[0]] for name in names]
+  return np.array(labels, np.int32), class_names
 
 
 def read_file(path):
@@ -309,13 +315,13 @@ def file_sizes(paths):
   return sizes
 
 
-def _relative_parts(folder):
-  """Path parts below `folder` of every image file, in the order of the disk."""
+def _relative_names(folder):
+  """Path below `folder` of every image file, in the order of the disk."""
   for root, _, files in os.walk(folder, followlinks=True):
-    above = pathlib.Path(root).relative_to(folder).parts
+    above = pathlib.Path(root).relative_to(folder).as_posix()
     for name in files:
       if is_image_name(name):
-        yield (*above, name)
+        yield name if above == "." else f"{above}/{name}"
 
 
 def _check(indices, num_images):

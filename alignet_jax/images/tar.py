@@ -60,27 +60,27 @@ class TarImages(collections.EncodedImages):
     self._file = _Descriptor(path)
     _refuse_compressed(self._file, self._path)
     self.num_links = 0
-    members = {}
+    places = {}  # Offset and size in one int: a million tuples are large.
     for info in _headers(self._file, self._path):
-      parts = tuple(p for p in info.name.split("/") if p not in ("", "."))
-      if not parts or not collections.is_image_name(parts[-1]):
+      name = "/".join(p for p in info.name.split("/") if p not in ("", "."))
+      if not collections.is_image_name(name.rpartition("/")[2]):
         continue
       if info.issym() or info.islnk() or info.issparse():
         self.num_links += 1
       elif info.isreg():
-        members[parts] = info.offset_data, info.size
-    if not members:
+        places[name] = info.offset_data << 64 | info.size
+    if not places:
       links = f" but {self.num_links} links" if self.num_links else ""
       raise artifacts.InputError(
         f"{path} has no file that ends in {', '.join(collections.EXTENSIONS)}"
         f" (any case){links}."
       )
-    found = sorted(members)
-    places = np.array([members[parts] for parts in found], np.int64)
-    self._offsets, self._sizes = places.T
-    labels, class_names = collections.labels_of(found)
+    names = sorted(places, key=collections.path_order)
+    self._offsets = np.array([places[name] >> 64 for name in names], np.int64)
+    self._sizes = np.array([places[name] % 2**64 for name in names], np.int64)
+    labels, class_names = collections.labels_of(names)
     super().__init__(
-      ["/".join(parts) for parts in found],
+      names,
       preprocessing=preprocessing,
       labels=labels,
       class_names=class_names,

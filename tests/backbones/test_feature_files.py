@@ -220,6 +220,20 @@ def count_decoded(monkeypatch):
   return seen
 
 
+def test_what_killed_processes_left_half_is_removed(folder, stopped):
+  half = stopped / f".features.npy.999999{artifacts.PARTIAL_SUFFIX}"
+  half.write_bytes(b"half")
+  run(stopped, folder, process_index=1, process_count=2)
+  # The other process may just be writing it.
+  assert half.exists()
+  run(stopped, folder)
+  assert sorted(os.listdir(stopped)) == [
+    "features.npy",
+    "index.csv",
+    "manifest.json",
+  ]
+
+
 def test_only_missing_parts_are_made(folder, stopped, monkeypatch):
   seen = count_decoded(monkeypatch)
   run(stopped, folder)
