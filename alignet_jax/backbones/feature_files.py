@@ -15,8 +15,8 @@ holds a few batches, one part, and the list of names, some 200 bytes per image.
 Rows are the same bits however often the extraction was interrupted: each batch
 has the same images in the same places. They may differ in the last bits between
 kinds and numbers of devices and versions of JAX, so an extraction goes on only
-on the like, and says so elsewhere. (On a GPU, XLA may also choose other kernels in
-another process, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true.)
+on the like, and says so elsewhere. (Shown on CPUs. On a GPU, XLA may choose
+other kernels in another process.)
 
 Several processes can share one extraction by a folder that all of them see.
 Each makes every `process_count`-th part on its own devices; they need not run

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import tracemalloc
 
 import flax.linen as nn
 import jax
@@ -348,12 +349,12 @@ def spoil(folder, *names):
 def test_an_undecodable_image_is_refused_and_the_work_before_it_kept(
   folder, tmp_path, monkeypatch
 ):
-  spoil(folder, "b/01.png")  # Image 9, so in the second part of six.
-  with pytest.raises(artifacts.InputError, match=r"b/01\.png .*\n.*=skip"):
+  spoil(folder, "a/12.png")  # Image 6, the first of the second part.
+  with pytest.raises(artifacts.InputError, match=r"a/12\.png .*\n.*=skip"):
     run(tmp_path / "out", folder)
   assert not (tmp_path / "out" / "features.npy").exists()
   seen = count_decoded(monkeypatch)
-  with pytest.raises(artifacts.InputError, match=r"b/01\.png"):
+  with pytest.raises(artifacts.InputError, match=r"a/12\.png"):
     run(tmp_path / "out", folder)
   assert min(seen) == 6
   seen.clear()
@@ -482,6 +483,32 @@ def test_parts_are_small_enough_for_the_memory(folder, tmp_path, monkeypatch):
   made = run(tmp_path / "out", folder, part_size=2048)
   assert made.config["part_size"] == 6
   assert made.metrics["num_rows"] == 17
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+  """Ten times the images: 28 MB more pixels and 0.9 MB more features."""
+  size = 128
+
+  def peak(n):
+    file = np.lib.format.open_memmap(
+      tmp_path / f"{n}.npy", "w+", np.uint8, (n, size, size, 3)
+    )
+    images = collections.ArrayImages(file).with_preprocessing(
+      preprocess.Preprocessing(size)
+    )
+    asked = feature_files.settings({}, images, ["rows"], batch_size=8)
+    tracemalloc.start()
+    try:
+      feature_files.extract(
+        tmp_path / f"out{n}", Probe(), PARAMS, images, asked, part_size=16
+      )
+      return tracemalloc.get_traced_memory()[1]
+    finally:
+      tracemalloc.stop()
+
+  peak(8)  # What is compiled and imported stays.
+  few, many = peak(60), peak(600)
+  assert many < few + 400_000
 
 
 def test_decoding_runs_ahead_but_not_far():
