@@ -359,7 +359,7 @@ def test_an_undecodable_image_is_refused_and_the_work_before_it_kept(
   assert min(seen) == 6
   seen.clear()
   # Mended: the part before it is still good.
-  Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(folder / "b" / "01.png")
+  Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(folder / "a" / "12.png")
   run(tmp_path / "out", folder)
   assert min(seen) == 6
 
