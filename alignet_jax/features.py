@@ -1,9 +1,9 @@
 """Features of a collection of images: one row per image, with an index.
 
 Usage:
-  python -m alignet_jax.features --model=ViT-B/16 --weights=b16.npz \
+  python -m alignet_jax.features --model=augreg_b16 --weights=b16.npz \
     --images=imagenet/train --out=features/b16
-  python -m alignet_jax.features --model=dinov2_vitb14 --weights=DIR \
+  python -m alignet_jax.features --model=dinov2_s14 --weights=DIR \
     --images=train.tar --out=features/dinov2 --output=cls,block05
 
 --images is a folder (.jpg, .jpeg, .png at any depth), an uncompressed .tar
@@ -29,6 +29,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import re
 import sys
 
 from alignet_jax import artifacts, progress
@@ -37,6 +38,9 @@ from alignet_jax.images import opening
 # Same names as in backbones/feature_files.py, which imports JAX.
 _DTYPES = ("float32", "float16")
 _ON_ERROR = ("refuse", "skip")
+
+# An id such as facebook/dinov2-small, where there is no such file.
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def main(argv=None, *, load=None):
@@ -71,7 +75,7 @@ def _parser():
   )
   add = parser.add_argument
   add("--model", required=True, metavar="NAME", help="name of the backbone")
-  add("--weights", required=True, metavar="PATH", help="file or folder")
+  add("--weights", required=True, metavar="PATH", help="file, folder, or id")
   add("--images", required=True, metavar="PATH", help=opening.KINDS)
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
   add(
@@ -154,7 +158,7 @@ def _run(args, load):
     from alignet_jax.backbones import load as load_lib
 
     load = load_lib.load
-  backbone = load(args.model, weights=args.weights, **options)
+  backbone = load(args.model, args.weights, **options)
   if backbone.report is not None:
     progress.write(str(backbone.report))
   made = feature_files.extract(
@@ -188,13 +192,20 @@ def _tell(out, made):
   progress.write(f"wrote {out}/index.csv, {rows} rows")
 
 
-def _digest(path):
+def _digest(weights):
   """SHA-256 of a file, or of the names and contents of a folder's files."""
-  path = pathlib.Path(path)
+  path, part = pathlib.Path(weights).expanduser(), ""
+  if not path.exists() and ":" in weights:  # FILE.npz:PART
+    file, _, part = weights.rpartition(":")
+    path = pathlib.Path(file)
+  if not path.exists() and _HUB_ID.fullmatch(weights):
+    from alignet_jax.backbones import safetensors_file
+
+    path = safetensors_file.resolve(weights).parent
   if not path.exists():
-    raise artifacts.InputError(f"There are no weights {path}.")
+    raise artifacts.InputError(f"There are no weights {weights}.")
   if path.is_file():
-    return artifacts.sha256_file(path)
+    return artifacts.sha256_file(path) + (f":{part}" if part else "")
   digest = hashlib.sha256()
   for file in sorted(path.rglob("*")):
     if file.is_file():

@@ -27,7 +27,7 @@ from alignet_jax.images import preprocess
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
-def make_backbone(name, *, weights, image_size=8, pool="cls", **_):
+def make_backbone(name, weights=None, *, image_size=8, pool="cls", **_):
   """Stands for `backbones.load.load`: a tiny ViT."""
   model = vit.ViT(
     patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2, pool=pool
@@ -90,7 +90,7 @@ def test_writes_features_index_and_manifest(command, images, tmp_path):
   assert f"wrote {tmp_path}/out/features.npy [11, 8]" in text
   assert f"tiny from {tmp_path}/w.npz" in text
   x = artifacts.read_npy(tmp_path / "out" / "features.npy")
-  backbone = make_backbone("tiny", weights=None)
+  backbone = make_backbone("tiny")
   with open(tmp_path / "out" / "index.csv", newline="") as f:
     rows = list(csv.DictReader(f))
   for row in rows:
@@ -237,15 +237,28 @@ def test_weights_in_a_folder_are_known_by_their_content(command, tmp_path):
 def test_the_command_reads_public_weights(command, tmp_path):
   if importlib.util.find_spec("alignet_jax.backbones.load") is None:
     pytest.skip("needs alignet_jax/backbones/load.py, which does not exist")
-  params = vit.from_variant("Ti/16", pool="map").init(
-    jax.random.key(0), jnp.zeros([1, 32, 32, 3])
-  )["params"]
-  weights_lib.save(tmp_path / "ti16.npz", params)
+  from alignet_jax.backbones import load
+
+  random = load.load("big_vision_ti16", image_size=32)
+  weights_lib.save(tmp_path / "ti16.npz", random.params)
   code, text, err = command(
-    model="Ti/16", weights=tmp_path / "ti16.npz", image_size=32, load=None
+    model="big_vision_ti16",
+    weights=tmp_path / "ti16.npz",
+    image_size=32,
+    load=None,
   )
   assert code == 0, err
   assert "features.npy [11, 192]" in text
+  made = json.loads((tmp_path / "out" / "manifest.json").read_text())
+  assert made["config"]["preprocessing"] == random.preprocessing.to_dict()
+
+
+def test_a_part_of_a_file_of_weights(command, tmp_path):
+  assert command(weights=f"{tmp_path / 'w.npz'}:img")[0] == 0
+  code, _, err = command(weights=tmp_path / "w.npz")
+  assert code == 2 and 'img" -> ' in err
+  code, _, err = command(weights=f"{tmp_path / 'nowhere.npz'}:img")
+  assert code == 2 and "no weights" in err
 
 
 # Runs the command in a process of its own, with the stand-in for the weights.
