@@ -32,18 +32,21 @@ def make_backbone(name, weights=None, *, image_size=8, pool="cls", **_):
   model = vit.ViT(
     patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2, pool=pool
   )
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), jnp.zeros([1, image_size, image_size, 3])
-  )["params"]
-  np_rng = np.random.default_rng(0)  # Initialising in JAX takes seconds.
-  params = jax.tree.map(
-    lambda x: np_rng.normal(size=x.shape, scale=0.3).astype(np.float32), shapes
-  )
   return types.SimpleNamespace(
     model=model,
-    params=params,
+    params=random_params(model, image_size),
     preprocessing=preprocess.Preprocessing(image_size),
     report=f"{name} from {weights}",
+  )
+
+
+def random_params(model, image_size):
+  """Parameters by numpy: initialising in JAX takes seconds."""
+  image = jnp.zeros([1, image_size, image_size, 3])
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  np_rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: np_rng.normal(size=x.shape, scale=0.3).astype(np.float32), shapes
   )
 
 
@@ -237,10 +240,11 @@ def test_weights_in_a_folder_are_known_by_their_content(command, tmp_path):
 def test_the_command_reads_public_weights(command, tmp_path):
   if importlib.util.find_spec("alignet_jax.backbones.load") is None:
     pytest.skip("needs alignet_jax/backbones/load.py, which does not exist")
-  from alignet_jax.backbones import load
+  from alignet_jax.backbones import families
 
-  random = load.load("big_vision_ti16", image_size=32)
-  weights_lib.save(tmp_path / "ti16.npz", random.params)
+  family, fields = families.get("big_vision_ti16")
+  params = random_params(vit.ViT(**fields), image_size=32)
+  weights_lib.save(tmp_path / "ti16.npz", params)
   code, text, err = command(
     model="big_vision_ti16",
     weights=tmp_path / "ti16.npz",
@@ -250,7 +254,8 @@ def test_the_command_reads_public_weights(command, tmp_path):
   assert code == 0, err
   assert "features.npy [11, 192]" in text
   made = json.loads((tmp_path / "out" / "manifest.json").read_text())
-  assert made["config"]["preprocessing"] == random.preprocessing.to_dict()
+  expected = families.preprocessing(family, 32).to_dict()
+  assert made["config"]["preprocessing"] == expected
 
 
 def test_a_part_of_a_file_of_weights(command, tmp_path):
