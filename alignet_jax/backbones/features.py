@@ -1,5 +1,8 @@
 """Runs a model over a collection of images and collects one of its outputs.
 
+`extract` keeps them in memory, for the stages of a run; `feature_files` streams
+those of any number of images to the disk.
+
 Usage:
   x = features.extract(model, params, images, batch_size=64,
                        value_range=(-1, 1), output="pre_logits")  # f32[n d]
@@ -12,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignet_jax import artifacts
+from alignet_jax.images import preprocess
 
 
 def extract(
@@ -54,12 +58,12 @@ def extract(
     indices = np.arange(start, start + batch_size)
     num_real = min(batch_size, n - start)
     indices[num_real:] = start
-    x = _forward(
+    (x,) = forward(
       params,
       images.load(indices),
       model=model,
-      value_range=tuple(value_range),
-      output=output,
+      scaling=tuple(value_range),
+      outputs=(output,),
     )
     if result is None:
       result = np.empty((n, *x.shape[1:]), np.float32)
@@ -83,11 +87,31 @@ def scale_pixels(image, value_range):
   return jnp.asarray(image, jnp.float32) * ((high - low) / 255.0) + low
 
 
-@functools.partial(jax.jit, static_argnames=("model", "value_range", "output"))
-def _forward(params, image, *, model, value_range, output):
-  _, out = model.apply({"params": params}, scale_pixels(image, value_range))
-  if output not in out:
-    raise artifacts.InputError(
-      f"The model has no output {output!r}; it has {', '.join(out)}."
-    )
-  return out[output].astype(jnp.float32)
+@functools.partial(jax.jit, static_argnames=("model", "scaling", "outputs"))
+def forward(params, image, *, model, scaling, outputs):
+  """Computes outputs of a model for one batch.
+
+  Args:
+    params: Its parameters.
+    image: uint8[b h w 3].
+    model: flax module that maps f32[b h w 3] to (x, dict of named outputs).
+    scaling: `preprocess.Preprocessing`, or what 0 and 255 become.
+    outputs: Tuple of names in that dict.
+
+  Returns:
+    List of f32[b ...], one per name.
+
+  Raises:
+    artifacts.InputError: There is no such output.
+  """
+  if isinstance(scaling, preprocess.Preprocessing):
+    x = scaling.normalise(image)
+  else:
+    x = scale_pixels(image, scaling)
+  _, out = model.apply({"params": params}, x)
+  for name in outputs:
+    if name not in out:
+      raise artifacts.InputError(
+        f"The model has no output {name!r}; it has {', '.join(out)}."
+      )
+  return [out[name].astype(jnp.float32) for name in outputs]

@@ -23,7 +23,7 @@ WEIGHT_SCALE = 2.0**22
 
 
 def resize_cubic(image, size):
-  """Resizes images to a square by cubic interpolation without antialiasing.
+  """Resizes images by cubic interpolation without antialiasing.
 
   Kernel with a = -0.75, half-pixel centres, edge values replicated, result
   rounded half to even. Against OpenCV 4.10 and 5.0 (x86-64), on noise, smooth
@@ -31,31 +31,34 @@ def resize_cubic(image, size):
   images of at least 5 pixels fewer than one value in 5000 differed.
 
   Each output value mixes four inputs per axis, hence gathers and not products
-  with matrices that would be nearly all zeros.
+  with matrices that would be nearly all zeros. The longer axis goes first: no
+  bit depends on that (see `WEIGHT_SCALE`), but the memory for a long, thin
+  image does.
 
   Args:
     image: uint8[*b h w c], h and w at least 1.
-    size: Height and width of the result in pixels, at least 1.
+    size: Height and width of the result in pixels, at least 1; or a pair of
+      both.
 
   Returns:
     uint8[*b size size c].
   """
+  height, width = size if np.ndim(size) else (size, size)
   image = np.asarray(image)
   if image.dtype != np.uint8 or image.ndim < 3:
     raise ValueError(
       "An image to resize must be uint8[*b h w c], not"
       f" {image.dtype}{list(image.shape)}."
     )
-  rows, row_weights = _taps(image.shape[-3], size)
-  columns, column_weights = _taps(image.shape[-2], size)
-  total = 0.0
-  for tap in range(4):
-    taken = np.take(image, rows[:, tap], axis=-3)
-    total = total + taken * row_weights[:, tap, None, None]
-  shorter, total = total, 0.0
-  for tap in range(4):
-    taken = np.take(shorter, columns[:, tap], axis=-2)
-    total = total + taken * column_weights[:, tap, None]
+  total = image
+  axes = ((-3, height), (-2, width))
+  for axis, num_out in sorted(axes, key=lambda axis: -image.shape[axis[0]]):
+    index, weights = _taps(image.shape[axis], num_out)
+    shorter, total = total, 0.0
+    for tap in range(4):
+      taken = np.take(shorter, index[:, tap], axis=axis)
+      column = weights[:, tap].reshape([-1] + [1] * (-1 - axis))
+      total = total + taken * column
   rounded = np.rint(total / WEIGHT_SCALE**2)
   return np.clip(rounded, 0, 255).astype(np.uint8)
 

@@ -74,12 +74,12 @@ def test_scale_pixels_by_hand():
 
 def test_one_compilation_for_all_batches_and_calls(np_rng):
   images = make_images(np_rng)
-  before = features._forward._cache_size()
+  before = features.forward._cache_size()
   for _ in range(2):
     features.extract(
       Probe(), PARAMS, images, batch_size=7, value_range=(0, 255)
     )
-  assert features._forward._cache_size() == before + 1
+  assert features.forward._cache_size() == before + 1
 
 
 def test_an_unknown_output_is_refused_with_the_known_ones(np_rng):

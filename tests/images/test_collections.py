@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from alignet_jax import artifacts
-from alignet_jax.images import collections, resize
+from alignet_jax.images import collections, preprocess, resize
 
 
 def _pattern(height, width):
@@ -52,56 +52,15 @@ def test_load_decodes_and_squeezes_whole_images(folder):
 
 
 def test_load_decodes_a_repeated_image_once(folder, monkeypatch):
-  seen, decode = [], collections.decode
+  seen, read = [], collections.FolderImages.read
   monkeypatch.setattr(
-    collections, "decode", lambda path: seen.append(path.name) or decode(path)
+    collections.FolderImages,
+    "read",
+    lambda self, index: seen.append(self.names[index]) or read(self, index),
   )
   images = collections.FolderImages(folder, size=5)
   images.load(np.array([3, 1, 3, 3, 1]))
-  assert sorted(seen) == ["2.JPEG", "x.PNG"]
-
-
-def test_png_named_jpeg_is_decoded_by_its_content(tmp_path):
-  path = tmp_path / "really_a_png.JPEG"
-  Image.fromarray(_pattern(5, 7)).save(path, format="PNG")
-  np.testing.assert_array_equal(collections.decode(path), _pattern(5, 7))
-
-
-def test_other_colour_modes_become_rgb(tmp_path):
-  grey = _pattern(5, 7)[..., 0]
-  three = np.repeat(grey[..., None], 3, axis=-1)
-
-  Image.fromarray(grey).save(tmp_path / "grey.png")
-  np.testing.assert_array_equal(
-    collections.decode(tmp_path / "grey.png"), three
-  )
-
-  deep = Image.fromarray(grey.astype(np.uint16) * 256 + 255)
-  deep.save(tmp_path / "deep.png")
-  np.testing.assert_array_equal(
-    collections.decode(tmp_path / "deep.png"), three
-  )
-
-  clear = np.dstack([_pattern(5, 7), np.zeros((5, 7), np.uint8)])
-  Image.fromarray(clear).save(tmp_path / "clear.png")
-  np.testing.assert_array_equal(
-    collections.decode(tmp_path / "clear.png"), _pattern(5, 7)
-  )
-
-  palette = Image.fromarray(grey).convert("P")
-  palette.info["transparency"] = bytes(256)
-  palette.save(tmp_path / "palette.png", transparency=bytes(256))
-  np.testing.assert_array_equal(
-    collections.decode(tmp_path / "palette.png"), three
-  )
-
-  # Full cyan ink and no other: red is dark, green and blue are bright.
-  inks = np.zeros((16, 16, 4), np.uint8)
-  inks[..., 0] = 255
-  ink = Image.frombytes("CMYK", (16, 16), inks.tobytes())
-  ink.save(tmp_path / "ink.jpg")
-  red, green, blue = collections.decode(tmp_path / "ink.jpg")[8, 8]
-  assert red < 20 and green > 235 and blue > 235
+  assert sorted(seen) == ["a c/x.PNG", "b/2.JPEG"]
 
 
 def test_undecodable_image_is_named(folder):
@@ -119,14 +78,50 @@ def test_truncated_image_is_named(folder):
     collections.FolderImages(folder, size=5).load(np.array([0]))
 
 
-# Above the limit but below twice the limit PIL itself only warns.
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_decompression_bomb_is_named(folder, monkeypatch):
-  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 14 - 1)
+def test_bytes_and_pixels_of_one_image(folder):
   images = collections.FolderImages(folder, size=5)
-  assert images.names[0] == "a/y.jpg"  # 13 x 14
-  with pytest.raises(artifacts.InputError, match=r"a/y\.jpg .*13 pixels"):
-    images.load(np.array([0]))
+  data = images.read(2)
+  assert data == (folder / "b" / "10.png").read_bytes()
+  np.testing.assert_array_equal(images.decode(data, 2), images.load([2])[0])
+  sizes = [(folder / name).stat().st_size for name in images.names]
+  assert images.num_bytes(1, 4) == sizes[1:]
+
+
+def test_preprocessing_of_a_model_replaces_the_squeeze(folder):
+  wide = preprocess.Preprocessing(3, resize="short_side", short_side=7)
+  images = collections.FolderImages(folder, preprocessing=wide)
+  want = wide.apply(_pattern(13, 15))
+  np.testing.assert_array_equal(images.load([2])[0], want)
+  listed = collections.FolderImages(folder)
+  other = listed.with_preprocessing(wide)
+  np.testing.assert_array_equal(other.load([2])[0], want)
+  assert (other.size, listed.preprocessing) == (3, None)
+
+
+def test_image_too_long_to_resize_is_named(folder, monkeypatch):
+  monkeypatch.setattr(preprocess, "MAX_PIXELS", 3 * 5 * 5)
+  Image.fromarray(_pattern(1, 17)).save(folder / "a" / "y.jpg", format="PNG")
+  wide = preprocess.Preprocessing(5, resize="short_side")
+  images = collections.FolderImages(folder, preprocessing=wide)
+  with pytest.raises(artifacts.InputError, match=r"a/y\.jpg .*17 x 1 .*85 x 5"):
+    images.load([0])
+
+
+def test_a_file_that_vanished_is_named_and_a_failing_disk_is_an_error(
+  folder, monkeypatch
+):
+  images = collections.FolderImages(folder, size=5)
+  (folder / "b" / "2.JPEG").unlink()
+  with pytest.raises(artifacts.InputError, match=r"b/2\.JPEG cannot be read"):
+    images.load([3])
+  assert images.num_bytes(3, 4) == [-1]
+
+  def fail(self):
+    raise OSError(5, "Input/output error")
+
+  monkeypatch.setattr("pathlib.Path.read_bytes", fail)
+  with pytest.raises(OSError, match="Input/output"):
+    images.load([0])
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):
@@ -149,6 +144,22 @@ def test_array_collection_gathers_also_from_a_memory_mapped_file(tmp_path):
   assert type(got) is np.ndarray and got.dtype == np.uint8
   assert (len(images), images.size, images.names[3]) == (7, 5, "3")
   assert images.labels.dtype == np.int32
+
+
+def test_array_of_another_size_is_preprocessed_like_files():
+  pixels = np.stack([_pattern(7, 7), _pattern(7, 7)[::-1]])
+  images = collections.ArrayImages(pixels)
+  assert images.read(1) == pixels[1].tobytes()
+  same = images.with_preprocessing(
+    preprocess.Preprocessing(7, resize="short_side", short_side=11)
+  )
+  np.testing.assert_array_equal(same.load([1, 0]), pixels[::-1])
+  np.testing.assert_array_equal(same.decode(same.read(1), 1), pixels[1])
+  small = images.with_preprocessing(preprocess.Preprocessing(5))
+  want = resize.resize_cubic(pixels[1], 5)
+  np.testing.assert_array_equal(small.load([0, 1])[1], want)
+  np.testing.assert_array_equal(small.decode(small.read(1), 1), want)
+  assert (small.size, images.size, images.num_bytes(0, 2)) == (5, 7, [147] * 2)
 
 
 @pytest.mark.parametrize("outside", [-1, 7])

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,34 @@ def test_leading_axes_are_a_batch():
   assert got.shape == (2, 1, 3, 3, 3)
   want = resize.resize_cubic(images[1, 0], 3)
   np.testing.assert_array_equal(got[1, 0], want)
+
+
+def test_a_pair_is_height_and_width():
+  image = _pattern(7, 11)
+  got = resize.resize_cubic(image, (3, 5))
+  assert got.shape == (3, 5, 3)
+  # Each axis by itself: the columns of one square, the rows of another.
+  turned = resize.resize_cubic(image.transpose(1, 0, 2), (5, 3))
+  np.testing.assert_array_equal(turned.transpose(1, 0, 2), got)
+  np.testing.assert_array_equal(
+    resize.resize_cubic(image, (7, 11)), image, strict=True
+  )
+  np.testing.assert_array_equal(
+    resize.resize_cubic(np.repeat(image[:1], 3, axis=0), (3, 5))[0],
+    resize.resize_cubic(np.repeat(image[:1], 5, axis=0), 5)[0],
+  )
+
+
+def test_long_thin_images_need_little_memory():
+  """The other axis first would take 38 MB for the one, then the other."""
+  for shape in ((1, 100_000, 3), (100_000, 1, 3)):
+    image = np.zeros(shape, np.uint8)
+    tracemalloc.start()
+    try:
+      resize.resize_cubic(image, 16)
+      assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+      tracemalloc.stop()
 
 
 def test_keeps_constant_images_and_images_of_the_same_size():

@@ -1,0 +1,75 @@
+import importlib.resources.abc
+import sys
+
+import numpy as np
+import pytest
+
+from alignet_jax import artifacts
+from alignet_jax.images import preprocess, tfds
+
+SMALL = preprocess.Preprocessing(5)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  """A data set of seven images, in the two formats of TFDS."""
+  tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
+  folder = tmp_path_factory.mktemp("tfds")
+
+  with pytest.MonkeyPatch.context() as patch:
+    # Writing, not reading, wants this package, which is the standard library's
+    # own module under its older name.
+    patch.setitem(sys.modules, "importlib_resources", importlib.resources)
+    for name, file_format in (
+      ("dots", "array_record"),
+      ("stripes", "tfrecord"),
+      ("words", "array_record"),
+    ):
+      key, feature = (
+        "image",
+        tensorflow_datasets.features.Image(shape=(9, 9, 3)),
+      )
+      values = [np.full((9, 9, 3), 30 * i, np.uint8) for i in range(7)]
+      if name == "words":
+        key, feature = "text", tensorflow_datasets.features.Text()
+        values = [str(i) for i in range(7)]
+      tensorflow_datasets.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        data_dir=folder,
+        features=tensorflow_datasets.features.FeaturesDict({key: feature}),
+        split_datasets={
+          "train": list(enumerate({key: value} for value in values))
+        },
+        file_format=file_format,
+        disable_shuffling=True,
+      )
+  return folder
+
+
+def test_records_by_their_index(data_dir):
+  images = tfds.TfdsImages(
+    "dots", "train", data_dir=data_dir, preprocessing=SMALL
+  )
+  assert len(images) == 7 and images.names[3] == "train/3"
+  pixels = images.load(np.array([6, 0, 2]))
+  np.testing.assert_array_equal(pixels[:, 0, 0, 0], [180, 0, 60])
+  assert images.read(4).startswith(b"\x89PNG")
+  assert images.fingerprint == "dots/1.0.0 7"
+  assert images.num_bytes(2, 5) == [-1] * 3
+  some = tfds.TfdsImages("dots", "train[5:]", data_dir=data_dir)
+  assert len(some) == 2 and some.read(1) == images.read(6)
+
+
+@pytest.mark.parametrize(
+  ("name", "split", "message"),
+  [
+    ("nothing", "train", "tfds:nothing/train cannot be read: .*not found"),
+    ("dots", "test", "tfds:dots/test cannot be read: .*test"),
+    ("words", "train", "has no feature image but text"),
+    ("stripes", "train", "tfds:stripes/train cannot be read: .*array_record"),
+  ],
+)
+def test_what_cannot_be_read_is_refused(data_dir, name, split, message):
+  with pytest.raises(artifacts.InputError, match=f"(?is){message}"):
+    tfds.TfdsImages(name, split, data_dir=data_dir)
