@@ -27,6 +27,7 @@ import sys
 
 import numpy as np
 
+from alignet_jax import artifacts
 from alignet_jax.evals import plots, rsa
 from alignet_jax.judgments import from_embedding
 from alignet_jax.teacher import selection, stage
@@ -39,7 +40,7 @@ FIT = {
 }
 NUM_TRIPLETS = 100_000
 STRENGTHS = tuple(float(x) for x in np.geomspace(1e-3, 10.0, 9))
-LOCALITY_WEIGHTS = (0.1, 0.25, 0.5)
+LOCALITY_WEIGHTS = (0.01, 0.03, 0.1, 0.25)
 
 
 def main():
@@ -145,8 +146,20 @@ def trade_off(features, matched, embedding, args):
   print_at_equal_accuracy(curves)
   if args.out:
     args.out.mkdir(parents=True, exist_ok=True)
-    figure = plots.trade_off(curves)
-    figure.savefig(args.out / "trade_off.svg")
+    selections = [
+      plots.Selection(
+        name=label,
+        strength=[row["strength"] for row in table],
+        cross_entropy=[row["val_nll"] for row in table],
+        selected=next(i for i, row in enumerate(table) if row["selected"]),
+        accuracy=[row["val_accuracy"] for row in table],
+        neighbours_kept=[row["neighbours_kept"] for row in table],
+      )
+      for label, table in curves.items()
+    ]
+    artifacts.write_text(
+      args.out / "trade_off.svg", plots.draw_trade_off(selections)
+    )
 
 
 def print_at_equal_accuracy(curves, tolerance=0.003):

@@ -4,7 +4,7 @@ Every function is pure: the same data gives the same bytes (ids are salted, no
 date is written, text is drawn as outlines so that no font is looked up).
 Nothing touches pyplot, a display or a global setting. A model keeps its colour
 (Okabe and Ito's palette, safe for colour-blind readers), its symbol and its
-hatching or dashes in all figures; see `style_of`.
+hatching or dashes in all figures; see `drawing.style_of`.
 
 Usage:
   bars = plots.Bars(
@@ -14,13 +14,9 @@ Usage:
   svg = plots.draw_bars(bars)
 """
 
-import contextlib
 import dataclasses
-import io
 import math
-import re
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -28,54 +24,13 @@ import matplotlib.figure
 import numpy as np
 import scipy.stats
 
-INK = "#222222"
-QUIET = "#666666"
-GRID = "#dddddd"
-# Wine of Tol's muted palette: dark on white (9:1), and told from the bars'
-# colours by lightness where not by hue.
-CEILING = "#882255"
-
-# Inches. The page holds two wide figures side by side, or three square ones. A
-# phone shows the wide one at 80%, so that 10 points of text remain legible.
-WIDE = 5.0
-SQUARE = 3.2
+from alignet_jax.evals import drawing
 
 # Larger matrices are averaged down: more than this cannot be seen.
 _MAX_CELLS = 300
 _MAX_LABELLED_BARS = 15
 _MAX_CATEGORIES = 20
 _MAX_VECTOR_POINTS = 500
-
-_SETTINGS = {
-  "axes.axisbelow": True,
-  "axes.edgecolor": QUIET,
-  "axes.grid": False,
-  "axes.labelcolor": INK,
-  "axes.labelsize": 10,
-  "axes.linewidth": 0.8,
-  "axes.spines.right": False,
-  "axes.spines.top": False,
-  "axes.titlelocation": "left",
-  "axes.titlesize": 10.5,
-  "axes.titleweight": "bold",
-  "figure.facecolor": "white",
-  "font.family": "DejaVu Sans",  # The one that matplotlib ships.
-  "font.size": 10,
-  "hatch.linewidth": 1.0,
-  "legend.borderpad": 0.0,
-  "legend.fontsize": 9,
-  "legend.frameon": False,
-  "svg.fonttype": "path",
-  "svg.hashsalt": "alignet_jax",
-  "text.color": INK,
-  "text.parse_math": False,  # A "$" in a name is a dollar.
-  "xtick.color": QUIET,
-  "xtick.labelcolor": INK,
-  "xtick.labelsize": 9.5,
-  "ytick.color": QUIET,
-  "ytick.labelcolor": INK,
-  "ytick.labelsize": 9.5,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +134,7 @@ class Selection:
     cross_entropy: Held-out cross-entropy of each, in nats.
     selected: Index of the one chosen.
     accuracy: Held-out accuracy of each, or None.
+    neighbours_kept: Share of nearest neighbours that each leaves, or None.
   """
 
   name: str
@@ -186,6 +142,7 @@ class Selection:
   cross_entropy: Sequence[float]
   selected: int
   accuracy: Sequence[float] | None = None
+  neighbours_kept: Sequence[float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,45 +181,6 @@ class Reliability:
   error: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Style:
-  """How one model looks everywhere."""
-
-  colour: str
-  symbol: str  # In text.
-  marker: str  # In figures: matplotlib's name of the same shape.
-  dashes: str | tuple
-  hatch: str
-
-
-_KNOWN = {
-  "people": Style("#000000", "●", "o", "solid", ""),
-  "base": Style("#999999", "■", "s", "dotted", ""),
-  "aligned": Style("#0072b2", "▲", "^", "solid", ""),
-  "control": Style("#e69f00", "◆", "D", "dashed", "///"),
-}
-_KNOWN |= {
-  "zero_shot": _KNOWN["base"],
-  "hard": _KNOWN["control"],
-  "soft": _KNOWN["aligned"],
-}
-_OTHERS = (
-  Style("#009e73", "▼", "v", "dashdot", "..."),
-  Style("#cc79a7", "★", "*", (0, (5, 1)), "xxx"),
-  Style("#d55e00", "✚", "P", (0, (3, 1, 1, 1)), "\\\\\\"),
-  Style("#56b4e9", "✖", "X", (0, (1, 1)), "---"),
-)
-
-
-def style_of(name, names=()):
-  """Looks up how a model is drawn; unknown ones by their place in `names`."""
-  if name in _KNOWN:
-    return _KNOWN[name]
-  unknown = [other for other in names if other not in _KNOWN]
-  index = unknown.index(name) if name in unknown else 0
-  return _OTHERS[index % len(_OTHERS)]
-
-
 def as_estimate(number):
   """Wraps a plain number; leaves an `Estimate` as it is."""
   return number if isinstance(number, Estimate) else Estimate(float(number))
@@ -283,8 +201,8 @@ def draw_bars(bars):
   names = list(bars.series)
   width = 0.8 / max(len(names), 1)
   num_bars = len(names) * len(bars.groups)
-  with _drawing():
-    figure, axes = _figure(WIDE, 3.3)
+  with drawing.settings():
+    figure, axes = drawing.figure(drawing.WIDE, 3.3)
     tops = [bars.chance or 0.0]
     positions = np.arange(len(bars.groups))
     for index, (lower, upper) in _finite_ceilings(bars):
@@ -294,14 +212,14 @@ def draw_bars(bars):
         max(upper - lower, 0.008),
         bottom=lower,
         width=0.92,
-        color=CEILING,
+        color=drawing.CEILING,
         alpha=0.75,
         linewidth=0,
         zorder=0.5,
       )
       tops.append(upper)
     for rank, name in enumerate(names):
-      style = style_of(name, names)
+      style = drawing.style_of(name, names)
       for position, number in zip(positions, bars.series[name], strict=True):
         estimate = as_estimate(number)
         if not math.isfinite(estimate.value):
@@ -321,22 +239,22 @@ def draw_bars(bars):
           ends = [estimate.low, estimate.high]
           # The white edge keeps the line visible on a dark bar.
           axes.plot([x, x], ends, color="white", linewidth=2.8)
-          axes.plot([x, x], ends, color=INK, linewidth=1.2)
+          axes.plot([x, x], ends, color=drawing.INK, linewidth=1.2)
           top = max(top, estimate.high)
         if num_bars <= _MAX_LABELLED_BARS:
           _label(axes, x, top, f"{estimate.value:.2f}")
         tops.append(top)
     if bars.chance is not None:
-      axes.axhline(bars.chance, color=INK, lw=1.2, ls=(0, (4, 3)))
+      axes.axhline(bars.chance, color=drawing.INK, lw=1.2, ls=(0, (4, 3)))
     axes.set_xticks(positions, bars.groups)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(bars.groups) - 0.5)
     # Equal axes for figures side by side, unless the bars would be too low.
     axes.set_ylim(0, 1.09 if max(tops) > 0.8 else 1.13 * max(tops))
     axes.set_ylabel(bars.ylabel)
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.grid(axis="y", color=drawing.GRID, linewidth=0.8)
     _legend_of_bars(axes, bars, names)
-    return _svg(figure)
+    return drawing.svg(figure)
 
 
 def draw_rdm(rdms, name):
@@ -353,7 +271,7 @@ def draw_rdm(rdms, name):
   ranks = _ranks(np.asarray(rdms.matrices[name])[np.ix_(order, order)])
   num = len(ranks)
   edges = np.cumsum([0, *(categories.count(label) for label in labels)])
-  with _drawing():
+  with drawing.settings():
     figure = matplotlib.figure.Figure()
     # Placed by hand in inches: all matrices have one size, whatever the labels.
     side, below, thick = 2.1, 0.08, 0.09
@@ -395,7 +313,7 @@ def draw_rdm(rdms, name):
     left, right = bar.ax.get_xticklabels()
     left.set_horizontalalignment("left")
     right.set_horizontalalignment("right")
-    return _svg(figure, bbox_inches="tight", pad_inches=0.05)
+    return drawing.svg(figure, bbox_inches="tight", pad_inches=0.05)
 
 
 def draw_curves(curves):
@@ -403,13 +321,13 @@ def draw_curves(curves):
   names = [curve.name for curve in curves]
   with_accuracy = any(curve.accuracy is not None for curve in curves)
   rows = 2 if with_accuracy else 1
-  with _drawing():
+  with drawing.settings():
     figure = matplotlib.figure.Figure(
-      figsize=(WIDE, 0.7 + 1.9 * rows), layout="constrained"
+      figsize=(drawing.WIDE, 0.7 + 1.9 * rows), layout="constrained"
     )
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for curve in curves:
-      style = style_of(curve.name, names)
+      style = drawing.style_of(curve.name, names)
       _draw_noisy(panels[0], curve.step, curve.loss, style, curve.name)
       if curve.accuracy is not None:
         _draw_noisy(panels[1], curve.step, curve.accuracy, style, curve.name)
@@ -418,19 +336,19 @@ def draw_curves(curves):
       panels[1].set_ylabel("agrees with teacher")
     panels[-1].set_xlabel("step")
     for axes in panels:
-      axes.grid(axis="y", color=GRID, linewidth=0.8)
+      axes.grid(axis="y", color=drawing.GRID, linewidth=0.8)
       axes.margins(x=0.01)
-    _legend(panels[0], *panels[0].get_legend_handles_labels())
-    return _svg(figure)
+    drawing.legend(panels[0], *panels[0].get_legend_handles_labels())
+    return drawing.svg(figure)
 
 
 def draw_selection(selection, names=()):
   """Draws held-out cross-entropy against the strength of the regulariser."""
-  style = style_of(selection.name, names)
+  style = drawing.style_of(selection.name, names)
   # Evenly spaced: strengths span orders of magnitude and may include zero.
   positions = np.arange(len(selection.strength))
-  with _drawing():
-    figure, axes = _figure(SQUARE, 2.7)
+  with drawing.settings():
+    figure, axes = drawing.figure(drawing.SQUARE, 2.7)
     axes.plot(
       positions,
       selection.cross_entropy,
@@ -446,7 +364,7 @@ def draw_selection(selection, names=()):
       marker="o",
       markersize=15,
       markerfacecolor="none",
-      markeredgecolor=INK,
+      markeredgecolor=drawing.INK,
       markeredgewidth=1.4,
       linestyle="none",
       clip_on=False,
@@ -461,17 +379,57 @@ def draw_selection(selection, names=()):
     axes.set_title(f"{selection.name}: {strength:g} chosen")
     axes.set_xlabel("strength")
     axes.set_ylabel("cross-entropy (nats)")
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    return _svg(figure)
+    axes.grid(axis="y", color=drawing.GRID, linewidth=0.8)
+    return drawing.svg(figure)
+
+
+def draw_trade_off(selections):
+  """Draws accuracy against the neighbours that each strength leaves.
+
+  One line per teacher that says both, along its strengths; the ring marks the
+  chosen one. Up is more human-like, right is nearer to the backbone.
+  """
+  names = [selection.name for selection in selections]
+  with drawing.settings():
+    figure, axes = drawing.figure(drawing.WIDE, 3.6)
+    for selection in selections:
+      style = drawing.style_of(selection.name, names)
+      axes.plot(
+        selection.neighbours_kept,
+        selection.accuracy,
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.dashes,
+        linewidth=1.6,
+        label=selection.name,
+      )
+      axes.plot(
+        [selection.neighbours_kept[selection.selected]],
+        [selection.accuracy[selection.selected]],
+        marker="o",
+        markersize=13,
+        markerfacecolor="none",
+        markeredgecolor=drawing.INK,
+        markeredgewidth=1.2,
+        linestyle="none",
+      )
+    axes.margins(x=0.08, y=0.1)
+    axes.set_xlabel("share of the 10 nearest neighbours kept")
+    axes.set_ylabel("held-out accuracy")
+    axes.grid(color=drawing.GRID, linewidth=0.8)
+    drawing.legend(axes, *axes.get_legend_handles_labels())
+    return drawing.svg(figure)
 
 
 def draw_scatter(scatter, names=()):
   """Draws entropy of the model against entropy of people, in nats."""
-  style = style_of(scatter.name, names)
+  style = drawing.style_of(scatter.name, names)
   highest = math.log(3.0)
-  with _drawing():
-    figure, axes = _figure(SQUARE, 3.2)
-    axes.plot([0, highest], [0, highest], color=QUIET, lw=1, ls=(0, (4, 3)))
+  with drawing.settings():
+    figure, axes = drawing.figure(drawing.SQUARE, 3.2)
+    axes.plot(
+      [0, highest], [0, highest], color=drawing.QUIET, lw=1, ls=(0, (4, 3))
+    )
     axes.plot(
       scatter.people,
       scatter.model,
@@ -491,17 +449,17 @@ def draw_scatter(scatter, names=()):
     axes.set_xlabel("entropy of people (nats)")
     axes.set_ylabel("entropy of the model (nats)")
     _square(axes, highest)
-    return _svg(figure)
+    return drawing.svg(figure)
 
 
 def draw_reliability(reliability, names=()):
   """Draws how often people agree with a model of a given confidence."""
-  style = style_of(reliability.name, names)
+  style = drawing.style_of(reliability.name, names)
   count = np.asarray(reliability.count, np.float64)
   filled = count > 0
-  with _drawing():
-    figure, axes = _figure(SQUARE, 3.2)
-    axes.plot([0, 1], [0, 1], color=QUIET, lw=1, ls=(0, (4, 3)))
+  with drawing.settings():
+    figure, axes = drawing.figure(drawing.SQUARE, 3.2)
+    axes.plot([0, 1], [0, 1], color=drawing.QUIET, lw=1, ls=(0, (4, 3)))
     confidence = np.asarray(reliability.confidence, np.float64)[filled]
     accuracy = np.asarray(reliability.accuracy, np.float64)[filled]
     axes.plot(confidence, accuracy, color=style.colour, lw=1.4)
@@ -523,39 +481,7 @@ def draw_reliability(reliability, names=()):
     axes.set_xlabel("probability of the model's choice")
     axes.set_ylabel("share of people who agree")
     _square(axes, 1.0)
-    return _svg(figure)
-
-
-@contextlib.contextmanager
-def _drawing():
-  """The settings of all figures, restored afterwards."""
-  with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-    # A name in a script that the font lacks is drawn as boxes; the alternative
-    # text has it in full.
-    warnings.filterwarnings("ignore", message="Glyph .* missing from")
-    yield
-
-
-def _figure(width, height):
-  figure = matplotlib.figure.Figure(
-    figsize=(width, height), layout="constrained"
-  )
-  return figure, figure.subplots()
-
-
-def _svg(figure, **kwargs):
-  """Writes a figure as SVG without date, version or outside address."""
-  buffer = io.StringIO()
-  figure.savefig(
-    buffer,
-    format="svg",
-    dpi=200,  # Of what is drawn as pixels inside.
-    metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-    **kwargs,
-  )
-  svg = buffer.getvalue()
-  svg = re.sub(r"<!DOCTYPE.*?>\s*", "", svg, flags=re.DOTALL)
-  return re.sub(r"<\?xml.*?\?>\s*", "", svg, flags=re.DOTALL)
+    return drawing.svg(figure)
 
 
 def _finite_ceilings(bars):
@@ -577,40 +503,11 @@ def _label(axes, x, y, text):
   )
 
 
-def _legend(axes, handles, labels):
-  """Puts the legend above the axes, where it covers nothing."""
-  # A longer one would squeeze the axes; the alternative text has it in full.
-  labels = [label if len(label) <= 32 else f"{label[:31]}…" for label in labels]
-  num_columns = _legend_columns(labels)
-  axes.legend(
-    handles,
-    labels,
-    loc="lower left",
-    bbox_to_anchor=(0, 1.0),
-    ncols=num_columns,
-    columnspacing=1.1,
-    handlelength=1.4,
-    handletextpad=0.4,
-  )
-
-
-def _legend_columns(labels):
-  """Most columns whose estimated width fits."""
-  for num_columns in range(len(labels), 1, -1):
-    # As matplotlib divides the labels: the first columns are the longer ones.
-    columns = np.array_split([len(label) for label in labels], num_columns)
-    # Inches at 9 points: 0.07 a letter, 0.37 for the sample and the gaps.
-    width = sum(0.07 * max(column) + 0.37 for column in columns)
-    if width <= WIDE - 0.5:
-      return num_columns
-  return 1
-
-
 def _legend_of_bars(axes, bars, names):
   handles = [
     matplotlib.patches.Patch(
-      facecolor=style_of(name, names).colour,
-      hatch=style_of(name, names).hatch,
+      facecolor=drawing.style_of(name, names).colour,
+      hatch=drawing.style_of(name, names).hatch,
       edgecolor="white",
       linewidth=0,
     )
@@ -619,13 +516,13 @@ def _legend_of_bars(axes, bars, names):
   labels = list(names)
   if bars.chance is not None:
     handles.append(
-      matplotlib.lines.Line2D([], [], color=INK, lw=1.2, ls=(0, (4, 3)))
+      matplotlib.lines.Line2D([], [], color=drawing.INK, lw=1.2, ls=(0, (4, 3)))
     )
     labels.append("chance")
   if list(_finite_ceilings(bars)):
-    handles.append(matplotlib.patches.Patch(color=CEILING, alpha=0.75))
+    handles.append(matplotlib.patches.Patch(color=drawing.CEILING, alpha=0.75))
     labels.append("noise ceiling")
-  _legend(axes, handles, labels)
+  drawing.legend(axes, handles, labels)
 
 
 def _draw_noisy(axes, step, values, style, name):
@@ -651,7 +548,7 @@ def _square(axes, highest):
   axes.set_xlim(0, highest)
   axes.set_ylim(0, highest)
   axes.set_aspect("equal")
-  axes.grid(color=GRID, linewidth=0.8)
+  axes.grid(color=drawing.GRID, linewidth=0.8)
 
 
 def _ranks(matrix):

@@ -25,7 +25,7 @@ import numpy as np
 import PIL.Image
 
 from alignet_jax import odd_one_out
-from alignet_jax.evals import plots
+from alignet_jax.evals import drawing, plots
 
 # Pictures are shown at most this wide; larger ones are reduced to it twice
 # over, for dense screens.
@@ -122,6 +122,8 @@ class ReportContent:
     clusters: Clusters as pictures.
     selections: How each teacher's strength was chosen.
     selected_by: What it was chosen by, such as "held-out choices".
+    trade_offs: Of each teacher, accuracy against neighbours kept.
+    trade_offs_note: What the accuracy and the neighbours are of.
     curves: Training curves of the students.
     provenance: Heading -> text (kept line by line) or mapping (two columns).
   """
@@ -139,6 +141,8 @@ class ReportContent:
   clusters: Sequence[Cluster] = ()
   selections: Sequence[plots.Selection] = ()
   selected_by: str = "held-out choices"
+  trade_offs: Sequence[plots.Selection] = ()
+  trade_offs_note: str = ""
   curves: Sequence[plots.Curve] = ()
   provenance: Mapping[str, "str | Mapping[str, object]"] = dataclasses.field(
     default_factory=dict
@@ -419,7 +423,7 @@ def _uncertainty_section(content):
 
 
 def _mark(name, names):
-  style = plots.style_of(name, names)
+  style = drawing.style_of(name, names)
   return (
     f'<li style="border-color:{style.colour}"><span aria-hidden="true">'
     f"{style.symbol}</span> {_text(name)}</li>"
@@ -529,6 +533,35 @@ def _selections_section(content):
   )
 
 
+def _trade_off_section(content):
+  if not content.trade_offs:
+    return ""
+  rows = [
+    [
+      selection.name,
+      f"{strength:g}" + (" ◀" if index == selection.selected else ""),
+      float(selection.accuracy[index]),
+      float(selection.neighbours_kept[index]),
+    ]
+    for selection in content.trade_offs
+    for index, strength in enumerate(selection.strength)
+  ]
+  columns = ["teacher", "strength", "accuracy", "neighbours kept"]
+  return (
+    _guide(
+      "What a transform gains in likeness to people it may lose in the "
+      "neighbourhoods of the backbone, on which few-shot classification rests. "
+      f"Further up and to the right is better. {_text(content.trade_offs_note)}"
+    )
+    + _figure(
+      plots.draw_trade_off(content.trade_offs),
+      "Held-out accuracy against the share of nearest neighbours kept, along "
+      "the strengths of each teacher; the numbers are in the table below.",
+    )
+    + _table(Table(columns, rows, digits=4))
+  )
+
+
 def _curves_section(content):
   curves = [curve for curve in content.curves if len(curve.step)]
   if not curves:
@@ -573,6 +606,7 @@ _SECTIONS = (
   ("Example triplets", _examples_section),
   ("Clusters", _clusters_section),
   ("Choice of the teacher", _selections_section),
+  ("What alignment costs", _trade_off_section),
   ("Training of the students", _curves_section),
   ("Provenance", _provenance_section),
 )

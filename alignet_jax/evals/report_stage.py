@@ -110,6 +110,7 @@ def run_report(context):
     examples_note=_PICK_NOTE,
     selections=_selections(context),
     selected_by=_selected_by(context),
+    **_trade_offs(context),
     curves=_curves(context),
     provenance=_provenance(context),
   )
@@ -312,20 +313,45 @@ def _selections(context):
   if "teacher" not in context.inputs:
     return ()
   selection = artifacts.read_json(context.inputs["teacher"] / "selection.json")
-  selections = []
-  for name, table in selection["variants"].items():
-    if len(table) < 2:
-      continue  # Nothing was chosen.
-    selections.append(
-      plots.Selection(
-        name=name,
-        strength=[row["strength"] for row in table],
-        cross_entropy=[row["val_nll"] for row in table],
-        selected=next(i for i, row in enumerate(table) if row["selected"]),
-        accuracy=[row["val_accuracy"] for row in table],
-      )
+  return _selections_of(selection["variants"])
+
+
+def _selections_of(tables):
+  """The tables of several strengths, by the name of their variant."""
+  return tuple(
+    plots.Selection(
+      name=name,
+      strength=[row["strength"] for row in table],
+      cross_entropy=[row["val_nll"] for row in table],
+      selected=next(i for i, row in enumerate(table) if row["selected"]),
+      accuracy=[row["val_accuracy"] for row in table],
+      neighbours_kept=[row["neighbours_kept"] for row in table],
     )
-  return tuple(selections)
+    for name, table in tables.items()
+    if len(table) > 1  # Else nothing was chosen.
+  )
+
+
+def _trade_offs(context):
+  """Accuracy against neighbours kept, on new objects where that is known."""
+  if "teacher" not in context.inputs:
+    return {}
+  read = artifacts.read_json(context.inputs["teacher"] / "selection.json")
+  by_objects = read.get("by_objects") or {}
+  settings = manifest.read(context.inputs["teacher"]).config["teacher"]
+  kept = (
+    "config.teacher.local_features"
+    if settings["local_features"]
+    else "the objects that people judged"
+  )
+  judged = "that the fit did not see" if by_objects else "that the fit saw"
+  return {
+    "trade_offs": _selections_of(by_objects or read["variants"]),
+    "trade_offs_note": (
+      f"Accuracy is of held-out choices about objects {judged}; neighbours are"
+      f" those among {kept}. Rings mark the best cross-entropy."
+    ),
+  }
 
 
 def _selected_by(context):

@@ -16,7 +16,7 @@ import matplotlib.figure
 import numpy as np
 
 from alignet_jax import artifacts, odd_one_out
-from alignet_jax.evals import plots
+from alignet_jax.evals import drawing
 
 # Fields of a row, in the order of the csv. All but the first two are floats,
 # NaN where there is nothing to say.
@@ -155,13 +155,17 @@ def draw(rows, *, ceiling=None):
   axes = figure.subplots()
   if ceiling is not None:
     axes.axvspan(
-      *ceiling, color=plots.CEILING, alpha=0.75, lw=0, label="noise ceiling"
+      *ceiling, color=drawing.CEILING, alpha=0.75, lw=0, label="noise ceiling"
     )
   axes.axvline(
-    odd_one_out.CHANCE, color=plots.INK, lw=1.2, ls=(0, (4, 3)), label="chance"
+    odd_one_out.CHANCE,
+    color=drawing.INK,
+    lw=1.2,
+    ls=(0, (4, 3)),
+    label="chance",
   )
   for rank, variant in enumerate(variants):
-    style = plots.style_of(variant, variants)
+    style = drawing.style_of(variant, variants)
     chosen = [row for row in rows if row["variant"] == variant]
     value = np.array([row["accuracy"] for row in chosen])
     ends = np.array(
@@ -183,7 +187,7 @@ def draw(rows, *, ceiling=None):
   axes.set_ylim(len(models) - 0.5, -0.5)  # The first model on top.
   axes.tick_params(axis="y", length=0)
   axes.set_xlabel("odd-one-out accuracy")
-  axes.grid(axis="x", color=plots.GRID, linewidth=0.8)
+  axes.grid(axis="x", color=drawing.GRID, linewidth=0.8)
   axes.set_axisbelow(True)
   figure.legend(
     *axes.get_legend_handles_labels(),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from alignet_jax.evals import plots
+from alignet_jax.evals import drawing, plots
 
 STEPS = np.arange(100)
 DRAWINGS = {
@@ -23,6 +23,12 @@ DRAWINGS = {
   ),
   "selection": lambda name: plots.draw_selection(
     plots.Selection(name, [0, 0.1, 1], [0.9, 0.8, 0.95], 1)
+  ),
+  "trade_off": lambda name: plots.draw_trade_off(
+    [
+      plots.Selection(name, [0, 1], [0.9, 0.8], 1, [0.5, 0.6], [0.4, 0.7]),
+      plots.Selection("hard", [0, 1], [0.9, 0.8], 0, [0.4, 0.5], [0.3, 0.8]),
+    ]
   ),
   "scatter": lambda name: plots.draw_scatter(
     plots.Scatter(name, [0.1, 1.0], [0.3, 0.7], 0.5)
@@ -94,7 +100,7 @@ def test_the_noise_ceiling_is_seen_on_white():
       if channel <= 0.04045
       else ((channel + 0.055) / 1.055) ** 2.4
     )
-    for channel in matplotlib.colors.to_rgb(plots.CEILING)
+    for channel in matplotlib.colors.to_rgb(drawing.CEILING)
   ]
   luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
   assert 1.05 / (luminance + 0.05) > 4.5  # WCAG's contrast, that of text.
@@ -113,20 +119,20 @@ def test_bars_are_as_high_as_their_scores():
       ceilings=((0.6, 0.8), None, (0.5, math.nan)),
     )
   )
-  base = paths_of(svg, plots.style_of("base").colour)
+  base = paths_of(svg, drawing.style_of("base").colour)
   heights = [bottom - top for _, top, _, bottom in base]
   unit = heights[0] / 0.2
   np.testing.assert_allclose(
     heights, [0.2 * unit, 0.3 * unit, 0.5 * unit], rtol=1e-4, atol=0
   )
-  aligned = paths_of(svg, plots.style_of("aligned").colour)
+  aligned = paths_of(svg, drawing.style_of("aligned").colour)
   heights = [bottom - top for _, top, _, bottom in aligned]
   # What is not a number has no bar.
   np.testing.assert_allclose(
     heights, [0.4 * unit, 0.7 * unit], rtol=1e-4, atol=0
   )
   ground = base[0][3]
-  [(_, top, _, bottom)] = paths_of(svg, plots.CEILING)
+  [(_, top, _, bottom)] = paths_of(svg, drawing.CEILING)
   np.testing.assert_allclose(
     [ground - bottom, ground - top], [0.6 * unit, 0.8 * unit], rtol=1e-4, atol=0
   )
@@ -199,11 +205,11 @@ def test_large_matrices_are_averaged(monkeypatch):
 
 
 def test_a_model_looks_the_same_everywhere():
-  assert plots.style_of("aligned") == plots.style_of(
+  assert drawing.style_of("aligned") == drawing.style_of(
     "aligned", ["x", "aligned"]
   )
   names = ["x", "base", "y", "z"]
-  looks = [plots.style_of(name, names) for name in names]
+  looks = [drawing.style_of(name, names) for name in names]
   assert len({look.colour for look in looks}) == 4
   assert len({look.symbol for look in looks}) == 4
   assert len({look.hatch for look in looks}) == 4
@@ -230,7 +236,7 @@ def test_a_model_looks_the_same_everywhere():
   ],
 )
 def test_legends_fit(labels, expected):
-  assert plots._legend_columns(labels) == expected
+  assert drawing._legend_columns(labels) == expected
 
 
 def test_empty_bins_are_not_drawn():
@@ -247,7 +253,7 @@ def test_empty_bins_are_not_drawn():
 def test_running_mean_of_a_long_curve():
   axes = matplotlib.figure.Figure().subplots()
   values = np.random.default_rng(2).normal(size=120)
-  plots._draw_noisy(axes, np.arange(120), values, plots.style_of("base"), "a")
+  plots._draw_noisy(axes, np.arange(120), values, drawing.style_of("base"), "a")
   pale, strong = axes.get_lines()
   np.testing.assert_array_equal(pale.get_ydata(), values)
   # 120 // 40 = 3 steps, each mean at the last of its three.

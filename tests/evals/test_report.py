@@ -86,6 +86,10 @@ def make_content(name="aligned", **changes):
     examples_note=name,
     clusters=[report.Cluster(name, images(2), note=name)],
     selections=[plots.Selection(name, [0.1, 1.0], [0.91, 0.87], 1)],
+    trade_offs=[
+      plots.Selection(name, [0.1, 1.0], [0.91, 0.87], 1, [0.5, 0.4], [0.2, 0.7])
+    ],
+    trade_offs_note=name,
     selected_by=name,
     curves=[plots.Curve(name, [0, 1], [0.4, 0.3])],
     provenance={name: {name: name}, "config": name},
@@ -116,7 +120,7 @@ def decoded_images(page):
 
 def test_page_loads_nothing_from_elsewhere(whole):
   page = Page(whole)
-  assert len(page.values("src")) == 12
+  assert len(page.values("src")) == 13
   assert all(value.startswith("data:image/") for value in page.values("src"))
   assert all(value.startswith("#") for value in page.values("href"))
   assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
@@ -209,6 +213,7 @@ def test_nothing_to_show_gives_no_section():
     ("examples", "Example triplets"),
     ("clusters", "Clusters"),
     ("selections", "Choice of the teacher"),
+    ("trade_offs", "What alignment costs"),
     ("curves", "Training of the students"),
     ("provenance", "Provenance"),
   ],

@@ -106,6 +106,7 @@ def _teacher(tmp_path, settings, num_strengths):
       "strength": 10.0**-i,
       "val_nll": 1.0 + i,
       "val_accuracy": 0.5,
+      "neighbours_kept": 0.25 + i,
       "selected": i == 0,
     }
     for i in range(num_strengths)
@@ -134,6 +135,21 @@ def test_a_choice_is_shown_where_there_was_one(tmp_path, num_strengths, shown):
   context = _teacher(tmp_path, {}, num_strengths)
   selections = report_stage._selections(context)
   assert [selection.name for selection in selections] == shown
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_trade_offs_are_of_new_objects_where_there_are_folds(tmp_path, folds):
+  context = _teacher(tmp_path, {"local_features": ""}, 2)
+  path = context.inputs["teacher"] / "selection.json"
+  read = artifacts.read_json(path)
+  if folds:
+    rows = [{**row, "val_accuracy": 0.4} for row in read["variants"]["soft"]]
+    artifacts.write_json(path, {**read, "by_objects": {"soft": rows}})
+  made = report_stage._trade_offs(context)
+  [selection] = made["trade_offs"]
+  assert selection.neighbours_kept == [0.25, 1.25]
+  assert selection.accuracy == [0.4 if folds else 0.5] * 2
+  assert ("did not see" in made["trade_offs_note"]) == folds
 
 
 @pytest.mark.parametrize(
