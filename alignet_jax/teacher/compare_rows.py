@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from alignet_jax import artifacts, odd_one_out
-from alignet_jax.evals import uncertainty
+from alignet_jax.evals import neighbours, uncertainty
 from alignet_jax.judgments import splits
 from alignet_jax.teacher import (
   compare_inputs,
@@ -63,7 +63,7 @@ SETTINGS = (
 _FITTED = ("strength", "object_heldout_accuracy", "selection", "by_objects")
 
 # Changes when the same inputs and settings give other numbers.
-_VERSION = 1
+_VERSION = 2
 
 # Triplets that a temperature is found by: its error is then below 1 %.
 _MAX_FOR_TEMPERATURE = 50_000
@@ -135,6 +135,7 @@ def _row(inputs, model, variant, settings, out):
     with compare_inputs.naming(f"{model}, {variant}"):
       temperature = _temperature(features, inputs, settings)
     embedding, cosine = features, True
+    row["neighbours_kept"] = 1.0
   else:
     objective = stage.VARIANTS[variant].objective
     if saved:
@@ -156,6 +157,12 @@ def _row(inputs, model, variant, settings, out):
     row["strength"] = fitted["strength"]
     temperature = objective.temperature
     embedding, cosine = transform.apply(features), objective.cosine
+    local = inputs.local_features.get(model, features)
+    row["neighbours_kept"] = neighbours.overlap(
+      transform.apply(local),
+      local,
+      k=min(selection.NUM_NEIGHBOURS, len(local) - 1),
+    )
   row["temperature"] = temperature
   row |= _scores(inputs, embedding, cosine, temperature, features, settings)
   saved = {"key": key, "fit_key": fit_key, **fitted}
@@ -188,6 +195,7 @@ def _keys(inputs, model, variant, settings):
     "fit": fit_key,
     "test": digests["triplets_test"],
     "repeats": digests["repeats"],
+    "local": digests.get(f"local_features {model}"),
     "num_resamples": settings["num_resamples"],
     "level": settings["level"],
   }

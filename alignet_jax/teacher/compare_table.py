@@ -33,6 +33,7 @@ COLUMNS = (
   "entropy_r",
   "kl",
   "object_heldout_accuracy",
+  "neighbours_kept",  # of the 10 nearest, among local_features or the objects
   "temperature",
   "strength",
 )
@@ -67,6 +68,7 @@ def format_text(rows, *, ceiling=None):
     "entropy r",
     "kl",
     "new objects",
+    "neighbours kept",
     "strength",
   )
   lines = [head]
@@ -81,6 +83,7 @@ def format_text(rows, *, ceiling=None):
         _number(row["entropy_r"], ".3f"),
         _number(row["kl"], ".4f"),
         _number(row["object_heldout_accuracy"], ".4f"),
+        _number(row["neighbours_kept"], ".3f"),
         _number(row["strength"], "g"),
       )
     )

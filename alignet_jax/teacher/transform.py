@@ -84,9 +84,27 @@ class AffineTransform:
       )
     return ((features - self.mean) / self.std) @ self.weights + self.bias
 
-  def save(self, path):
-    """Writes the arrays under their names as `.npz`, atomically."""
-    artifacts.write_npz(path, **dataclasses.asdict(self))
+  def save(self, path, *, with_bias=True):
+    """Writes the arrays under their names as `.npz`, atomically.
+
+    gLocal's code reads the file too, if `mean` and `std` are single numbers.
+
+    Args:
+      path: Where to write.
+      with_bias: Whether to write the bias. Some files of gLocal have none,
+        which means zero.
+
+    Raises:
+      ValueError: The bias is not to be written, and is not zero.
+    """
+    arrays = dataclasses.asdict(self)
+    if not with_bias and arrays.pop("bias").any():
+      raise ValueError(
+        f"{path}: the transform has a bias that is not zero; a file without it "
+        "would hold another transform. Fit one without a bias "
+        "(steps.Objective(use_bias=False))."
+      )
+    artifacts.write_npz(path, **arrays)
 
   @classmethod
   def load(cls, path):

@@ -118,6 +118,19 @@ def _make(inputs, variants, out, **changes):
   return rows, lines
 
 
+def _kept(z, x, k=10):
+  """Mean share of the k nearest by cosine that are the same, item by item."""
+  shares = []
+  for i in range(len(x)):
+    near = []
+    for a in (z, x):
+      cosines = a @ a[i] / np.linalg.norm(a, axis=1) / np.linalg.norm(a[i])
+      cosines[i] = -np.inf
+      near.append(set(np.argsort(-cosines)[:k]))
+    shares.append(len(near[0] & near[1]) / k)
+  return np.mean(shares)
+
+
 def test_a_row_holds_the_scores_of_its_transform(inputs, fits, tmp_path):
   rows, lines = _make(inputs, ("zero_shot", "hard"), tmp_path)
   assert [(row["model"], row["variant"]) for row in rows] == [
@@ -142,6 +155,10 @@ def test_a_row_holds_the_scores_of_its_transform(inputs, fits, tmp_path):
   )
   assert hard["strength"] == 1e-2 and hard["temperature"] == 1.0
   assert hard["object_heldout_accuracy"] == 0.51
+  assert zero["neighbours_kept"] == 1.0
+  kept = _kept(z, inputs.features["seven"])
+  np.testing.assert_allclose(hard["neighbours_kept"], kept, rtol=1e-9, atol=0)
+  assert 0.2 < hard["neighbours_kept"] < 1.0
   before = zero_shot.score(inputs.features["seven"], inputs.test)
   gain = zero_shot.paired_interval(
     correct,

@@ -27,6 +27,7 @@ ROWS = [
     gain_high=0.115,
     strength=3e-3,
     kl=0.1016,
+    neighbours_kept=0.25,
   ),
   _row("a$b_$", "soft", 0.51, gain=-0.2, gain_low=-0.3, gain_high=-0.1),
 ]
@@ -36,11 +37,11 @@ def test_text_says_all_numbers():
   lines = compare_table.format_text(ROWS, ceiling=(0.6, 0.67)).split("\n")
   assert len(lines) == 5 and len(set(lines)) == 5
   assert lines[1].split() == (
-    "clip zero_shot 0.4855 [0.4655, 0.5155] - - - - - -".split()
+    "clip zero_shot 0.4855 [0.4655, 0.5155] - - - - - - -".split()
   )
   assert lines[2].split() == (
     "clip soft 0.5885 [0.5685, 0.6185] +0.1030 [+0.0900, +0.1150] - - 0.1016 "
-    "- 0.003".split()
+    "- 0.250 0.003".split()
   )
   assert "-0.2000 [-0.3000, -0.1000]" in lines[3]
   assert lines[4].startswith("chance 0.3333; noise ceiling 0.6000 to 0.6700")

@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -55,6 +56,20 @@ def test_a_file_without_bias_has_bias_zero(np_rng, tmp_path):
   np.testing.assert_array_equal(loaded.bias, np.zeros(3))
   assert loaded.mean.shape == (5,)
   assert loaded.std.shape == ()
+
+
+def test_a_file_can_be_written_without_a_bias_of_zero(np_rng, tmp_path):
+  saved = _transform(np_rng)
+  path = tmp_path / "t.npz"
+  with pytest.raises(ValueError, match="t.npz: .* a bias that is not zero"):
+    saved.save(path, with_bias=False)
+  assert not path.exists()
+  without = dataclasses.replace(saved, bias=np.zeros(3))
+  without.save(path, with_bias=False)
+  assert sorted(np.load(path)) == ["mean", "std", "weights"]
+  loaded = transform_lib.AffineTransform.load(path)
+  x = np_rng.normal(size=(7, 5)).astype(np.float32)
+  np.testing.assert_array_equal(loaded.apply(x), without.apply(x))
 
 
 def test_wrong_width_names_both_widths(np_rng):
