@@ -73,6 +73,53 @@ def test_every_ordered_triplet_has_the_documented_probability(name):
   assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-4
 
 
+def _pvalues(triplets, groups):
+  """Of clusters of the pair, of the third, and places of images in both."""
+  counts = np.bincount(groups)
+  place = np.empty(len(groups), np.int64)
+  for group in range(len(counts)):
+    place[groups == group] = np.arange(counts[group])
+  first, second, third = triplets.T
+  pair = place[first] * counts[groups[first]] + place[second]
+  # Groups of equal size, so that everything is uniform.
+  tables = {
+    "pair's cluster": np.bincount(groups[first]),
+    "third's cluster": np.bincount(groups[third]),
+    "pair": np.bincount(pair)[np.bincount(pair) > 0],
+    "place of the third": np.bincount(place[third]),
+    "which cluster of the pair is the lower": np.bincount(first < second),
+  }
+  return {name: stats.chisquare(t).pvalue for name, t in tables.items()}
+
+
+def test_chi_square_passes_our_sampler_and_fails_biased_ones():
+  num_groups, size, number = 29, 11, 200_000
+  groups = np.random.default_rng(0).permutation(
+    np.repeat(np.arange(num_groups), size)
+  )
+  triplets = sampling.cluster_border(groups, number, seed=0)
+  assert min(_pvalues(triplets, groups).values()) > 1e-4
+  rows = np.arange(number)
+  wrong = {}
+  # A pair sorted instead of in random order.
+  sorted_pair = triplets.copy()
+  sorted_pair[:, :2].sort(axis=1)
+  wrong["pair"] = sorted_pair
+  # One cluster in twenty pairs not taken: 3% too few of one of 29.
+  dropped = (groups[triplets[:, 0]] == 3) & (rows % 10 == 0)
+  wrong["pair's cluster"] = triplets[~dropped]
+  # Third by a remainder that does not leave the pair's cluster out evenly: the
+  # next cluster comes twice as often for one pair in 20.
+  skewed = triplets.copy()
+  moved = rows % 20 == 0
+  by_group = np.argsort(groups, kind="stable").reshape(num_groups, size)
+  skewed[moved, 2] = by_group[np.where(groups[skewed[moved, 0]] == 5, 6, 5), 0]
+  wrong["third's cluster"] = skewed
+  wrong["place of the third"] = skewed
+  for name, biased in wrong.items():
+    assert _pvalues(biased, groups)[name] < 1e-6, name
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_triplet_depends_on_seed_and_index_only(name, monkeypatch):
   sample = sampling.get_sampler(name)
