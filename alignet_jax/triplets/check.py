@@ -195,8 +195,8 @@ def _related(features, indices, pair_sims, log):
   agreement = sum(b.agreement * b.num_checked for b in blocks) / number
   log(
     f"image 2 is odd by the features in {agreement:.4f} of the triplets (chance"
-    f" .3333); least rank correlation of the similarities at one position"
-    f" {min(block.correlation for block in blocks):.4f} (chance 0)"
+    f" .3333); rank correlation of the similarities at one position"
+    f" {min(block.correlation for block in blocks):.4f} or more (chance 0)"
   )
   log("note: this does not show that each triplet is right")
   return [

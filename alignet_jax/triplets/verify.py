@@ -29,6 +29,9 @@ from alignet_jax.triplets import labels
 # Parts of a file that `compare_related` judges apart.
 NUM_BLOCKS = 10
 
+# Triplets of such a part, at least, if there are so many.
+LEAST_BLOCK = 1000
+
 # Standard errors by which a statistic must exceed what chance gives.
 NUM_ERRORS = 5.0
 
@@ -67,8 +70,10 @@ class Block:
     num_checked: How many triplets were looked at.
     agreement: Share of triplets whose odd image is image 2 by the features,
       too; ties count as wrong.
-    correlation: Least of the Spearman correlations between stored and found
-      similarities of the pairs at one position; 0 where either is constant.
+    correlation: Mean of the three Spearman correlations between stored and
+      found similarities of the pairs at one position; 0 where either is
+      constant. Over all positions together it would be positive by their order
+      alone.
     is_related: Whether both are clearly beyond chance.
   """
 
@@ -156,11 +161,11 @@ def compare_related(features, indices, pair_sims, *, num_checked=100_000):
     num_checked: How many triplets to look at, evenly spread; all if None.
 
   Returns:
-    List of `Block`: `NUM_BLOCKS` parts of the file, in order; fewer of a file
-    of less than 1,000 triplets.
+    List of `Block`: `NUM_BLOCKS` parts of the file, in order; fewer where they
+    would have less than `LEAST_BLOCK` triplets.
   """
   norms = np.linalg.norm(features, axis=1, keepdims=True)
-  num_blocks = min(NUM_BLOCKS, max(1, len(indices) // 100))
+  num_blocks = min(NUM_BLOCKS, max(1, len(indices) // LEAST_BLOCK))
   edges = np.linspace(0, len(indices), num_blocks + 1).astype(np.int64)
   per_block = None if num_checked is None else max(1, num_checked // num_blocks)
   blocks = []
@@ -178,11 +183,8 @@ def compare_related(features, indices, pair_sims, *, num_checked=100_000):
 def _judge(first, sims, given):
   scores = odd_one_out.logits_from_pair_sims(sims)
   agreement = float(odd_one_out.accuracy(scores, 2))
-  correlation = min(
-    0.0
-    if np.ptp(sims[:, p]) == 0 or np.ptp(given[:, p]) == 0
-    else float(stats.spearmanr(sims[:, p], given[:, p]).statistic)
-    for p in range(3)
+  correlation = float(
+    np.mean([_spearman(sims[:, p], given[:, p]) for p in range(3)])
   )
   number = len(sims)
   chance = odd_one_out.CHANCE
@@ -193,6 +195,12 @@ def _judge(first, sims, given):
     and correlation > NUM_ERRORS / np.sqrt(number)
   )
   return Block(int(first), number, agreement, correlation, bool(is_related))
+
+
+def _spearman(x, y):
+  if np.ptp(x) == 0 or np.ptp(y) == 0:
+    return 0.0
+  return stats.spearmanr(x, y).statistic
 
 
 def _spread(first, last, number):

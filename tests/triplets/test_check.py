@@ -100,22 +100,30 @@ def test_one_wrong_triplet_is_named_by_its_number(root):
 
 
 def test_features_of_another_model_tell_gross_errors(root, np_rng):
-  path = _make(root)
-  good = _check(root, path, "--related", transform=False)
+  path = _make(root, "--number=10000")
+  features = np.load(root / "features" / "features.npy") - 3
+  np.save(root / "other.npy", features[:, :8] - features[:, 8:9] / 2)
+
+  def compare():
+    return _check(
+      root, path, "--related", transform=False, features="other.npy"
+    )
+
+  good = compare()
   assert good[0], good[1]
   kept = path.read_bytes()
   for column in ("similarities", "indices"):
     path.write_bytes(kept)
     _shuffle(path, np_rng, 1.0, column)
-    bad = _check(root, path, "--related", transform=False)
+    bad = compare()
     assert not bad[0]
     assert "part 1 of 10 goes no better" in bad[1]
   # One tenth of the file only.
   path.write_bytes(kept)
   sims = artifacts.read_npz(path)["similarities"].copy()
-  sims[2000:2500] = sims[2499:1999:-1]
+  sims[4000:5000] = sims[4999:3999:-1]
   _rewrite(path, similarities=sims)
-  bad = _check(root, path, "--related", transform=False)
+  bad = compare()
   assert not bad[0]
   assert bad[1].count("NOT trusted") == 1 and "part 5 of 10" in bad[1]
 
