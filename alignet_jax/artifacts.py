@@ -22,6 +22,7 @@ import shutil
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -57,6 +58,21 @@ class ExternalInput:
   path: str | os.PathLike | None
   remedy: str
   optional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """An array for `write_npz` that is made while it is written.
+
+  Attributes:
+    shape: Of the whole array.
+    dtype: Of the whole array.
+    parts: Arrays that make up the whole, along the first axis.
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  parts: Iterable[np.ndarray]
 
 
 @contextlib.contextmanager
@@ -113,13 +129,14 @@ def write_npz(path, /, **arrays):
 
   Args:
     path: Where to write.
-    **arrays: Arrays; names may contain "/" (`**{"encoder/kernel": kernel}`).
+    **arrays: Arrays, or `Parts` of such as are too large for the memory; names
+      may contain "/" (`**{"encoder/kernel": kernel}`).
 
   Raises:
     ValueError: If an array would need pickle; names it.
   """
   plain = {
-    name: _plain_array(array, path, name)
+    name: array if isinstance(array, Parts) else _plain_array(array, path, name)
     for name, array in sorted(arrays.items())
   }
   with (
@@ -131,7 +148,10 @@ def write_npz(path, /, **arrays):
       info.create_system = 3  # Unix, so that systems agree on the bytes.
       info.external_attr = 0o644 << 16
       with archive.open(info, "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
+        if isinstance(array, Parts):
+          _write_parts(member, array)
+        else:
+          np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def read_json(path):
@@ -190,6 +210,74 @@ def read_npz(path, *, required=()):
   return arrays
 
 
+def map_npz(path, names):
+  """Maps arrays of an archive, read-only, without loading any of them.
+
+  An array that is compressed is loaded after all: it cannot be mapped. What is
+  mapped is not compared with the checksums of the archive.
+
+  Args:
+    path: A `.npz` file.
+    names: Names of the arrays.
+
+  Returns:
+    A dict from name to array, and the names of all arrays in the file.
+
+  Raises:
+    InputError: As `read_npz`.
+  """
+  with (
+    _explained(path, "a .npz file"),
+    open(path, "rb") as f,
+    zipfile.ZipFile(f) as archive,
+  ):
+    members = {
+      info.filename.removesuffix(".npy"): info for info in archive.infolist()
+    }
+    for name in names:
+      if name not in members:
+        raise InputError(
+          f"{path} has no array {name!r}; it has"
+          f" {', '.join(sorted(members)) or 'none'}."
+        )
+    arrays = {
+      name: _map_member(path, f, archive, members[name]) for name in names
+    }
+  return arrays, list(members)
+
+
+def _map_member(path, f, archive, info):
+  """One array of an archive, mapped if its bytes are there as they are."""
+  if info.compress_type != zipfile.ZIP_STORED or not info.file_size:
+    with archive.open(info) as member:
+      return np.lib.format.read_array(member, allow_pickle=False)
+  # The names in the local header may be of another length than in the table.
+  f.seek(info.header_offset + 26)
+  name_and_extra = f.read(4)
+  f.seek(
+    int.from_bytes(name_and_extra[:2], "little")
+    + int.from_bytes(name_and_extra[2:], "little"),
+    os.SEEK_CUR,
+  )
+  version = np.lib.format.read_magic(f)
+  read_header = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+  }.get(version)
+  if read_header is None:
+    raise ValueError(f"its arrays have the version {version}")
+  shape, is_fortran, dtype = read_header(f)
+  if dtype.hasobject:
+    raise ValueError("it needs pickle")
+  size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+  if f.tell() + size > os.fstat(f.fileno()).st_size:
+    raise ValueError("an array is cut off")
+  if not size:
+    return np.zeros(shape, dtype)
+  order = "F" if is_fortran else "C"
+  return np.memmap(path, dtype, "r", f.tell(), shape, order)
+
+
 def sha256_file(path):
   """The SHA-256 of a file's content, as 64 hexadecimal digits."""
   with open(path, "rb") as f:
@@ -242,6 +330,23 @@ def commit_directory(partial, final):
   os.rename(partial, final)
   _sync_directory(final.parent)
   shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_parts(member, array):
+  """Writes what `np.lib.format.write_array` would write of the whole."""
+  dtype = np.dtype(array.dtype)
+  header = {
+    "descr": np.lib.format.dtype_to_descr(dtype),
+    "fortran_order": False,
+    "shape": tuple(array.shape),
+  }
+  np.lib.format.write_array_header_1_0(member, header)
+  missing = array.shape[0]
+  for part in array.parts:
+    member.write(np.ascontiguousarray(part, dtype).tobytes())
+    missing -= len(part)
+  if missing:
+    raise ValueError(f"The parts of an array of {array.shape} lack {missing}.")
 
 
 def _plain_array(array, path, name=None):

@@ -322,3 +322,38 @@ def test_outputs_are_listed_with_sizes_and_missing_ones_are_found(tmp_path):
   assert manifest.damaged_output(tmp_path, made) == "empty"
   (tmp_path / "empty").unlink()
   assert manifest.damaged_output(tmp_path, made) == "empty"
+
+
+def test_parts_are_written_as_the_whole_would_be(tmp_path):
+  whole = np.arange(35, dtype=np.int32).reshape(7, 5)
+  parts = (whole[i : i + 3].astype(np.int64) for i in range(0, 7, 3))
+  artifacts.write_npz(tmp_path / "whole.npz", x=whole, y=np.ones(2))
+  artifacts.write_npz(
+    tmp_path / "parts.npz",
+    x=artifacts.Parts((7, 5), np.int32, parts),
+    y=np.ones(2),
+  )
+  both = [(tmp_path / f"{n}.npz").read_bytes() for n in ("whole", "parts")]
+  assert both[0] == both[1]
+  with pytest.raises(ValueError, match=r"\(7, 5\) lack 4"):
+    artifacts.write_npz(
+      tmp_path / "less.npz", x=artifacts.Parts((7, 5), np.int32, [whole[:3]])
+    )
+  assert not (tmp_path / "less.npz").exists()
+
+
+def test_mapped_arrays_are_not_loaded(tmp_path):
+  path = tmp_path / "x.npz"
+  objects = np.array([None, 1], dtype=object)
+  want = np.arange(6.0).reshape(2, 3)
+  np.savez(path, a=want, f=np.asfortranarray(want), e=want[:0], o=objects)
+  arrays, names = artifacts.map_npz(path, ("a", "f", "e"))
+  assert sorted(names) == ["a", "e", "f", "o"]
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(array, want[:0] if name == "e" else want)
+  assert isinstance(arrays["a"], np.memmap)
+  assert isinstance(arrays["f"], np.memmap)
+  with pytest.raises(artifacts.InputError, match="Python objects"):
+    artifacts.map_npz(path, ("o",))
+  with pytest.raises(artifacts.InputError, match="no array 'b'; it has a, e,"):
+    artifacts.map_npz(path, ("b",))

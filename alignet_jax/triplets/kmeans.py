@@ -3,7 +3,8 @@
 AligNet clusters the teacher's features of ImageNet with k = 500 (paper.md,
 section B). This is Lloyd's algorithm from greedy k-means++ seeds; the best of
 several restarts wins. Sums run in float32 about the mean of the data, where
-float32 is most precise; the returned inertia is summed in float64.
+float32 is most precise; the returned inertia is summed in float64. Rows are
+divided among the devices of the process (`lloyd.py`).
 
 Usage:
   clusters = kmeans.fit(
@@ -19,13 +20,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
+
+from alignet_jax.triplets import kmeans_checkpoint, lloyd
 
 # K-means++ looks at no more than this many rows per cluster. Measured on
 # 20,000 x 64: seeds from all rows gave no lower inertia.
 SEEDING_ROWS_PER_CLUSTER = 50
-
-# Full float32 products on accelerators that would round to bfloat16 or TF32.
-PRECISION = jax.lax.Precision.HIGHEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,20 @@ class KMeans:
   inertia: float
   num_iters: int
 
+  @property
+  def sizes(self):
+    """Rows of each cluster, int64[k]."""
+    return np.bincount(self.cluster_ids, minlength=len(self.centroids))
+
+  @property
+  def balance(self):
+    """How evenly the rows are divided, in (0, 1].
+
+    The exponential of the entropy of the sizes, divided by k: the share of the
+    clusters that, all equally large, would be as hard to guess.
+    """
+    return float(np.exp(stats.entropy(self.sizes)) / len(self.centroids))
+
 
 def fit(
   features,
@@ -53,24 +68,30 @@ def fit(
   num_iters,
   num_restarts,
   chunk_size,
+  checkpoint=None,
+  devices=None,
   log=None,
 ):
   """Clusters rows by squared Euclidean distance.
 
   A cluster that loses its last row continues at the row farthest from its own
   centroid. Only where there are fewer distinct rows than clusters some stay
-  empty. On CPU the same arguments give the same bits; accelerators may add up
-  the rows of a cluster in another order.
+  empty. On CPU the same arguments give the same bits, on 1, 2, 4 and 8 devices
+  alike, and after a kill too.
 
   Args:
-    features: f32[n d], finite.
+    features: [n d] numbers, finite; may be mapped from a file. They are made
+      float32 on the devices, which need room for f32[n d].
     num_clusters: k, between 1 and n.
     seed: int; fixes the seeds of every restart.
     num_iters: Most updates per restart, at least 1. Stops earlier when no row
       changes its cluster.
     num_restarts: Independent starts, at least 1; the lowest inertia is kept.
-    chunk_size: Rows whose distances are held at once; the memory needed beside
-      the features is f32[chunk_size k].
+    chunk_size: Most rows whose distances are held at once by a device; the
+      memory it needs beside the features is f32[chunk_size k].
+    checkpoint: Path of a `.npz` file by which a killed fit goes on; written
+      once a minute, removed at the end. Or None.
+    devices: Devices of this process; all if None.
     log: Called with one line per restart, or None.
 
   Returns:
@@ -93,21 +114,56 @@ def fit(
       raise ValueError(f"{name} is {value}; it must be {limit}{reason}.")
 
   mean = np.mean(features, axis=0, dtype=np.float64).astype(np.float32)
-  centred = features.astype(np.float32) - mean
-  chunks = jnp.asarray(_chunked(centred, chunk_size))
-  best = None
-  for restart in range(num_restarts):
-    centroids = _seed_centroids(centred, num_clusters, seed, restart)
-    fitted = _lloyd(chunks, len(features), centroids, num_iters)
-    inertia = _inertia(centred, *fitted[:2])
+  placed = lloyd.place(features, mean, chunk_size=chunk_size, devices=devices)
+  saver = kmeans_checkpoint.Checkpoint(
+    checkpoint,
+    [num_clusters, seed, num_iters, num_restarts, chunk_size],
+    features,
+    mean,
+    log=log or (lambda line: None),
+  )
+  best, start = saver.read()
+  best = best and KMeans(**best)
+  for restart in range(start.get("restart", 0), num_restarts):
+
+    def on_update(num_updates, centroids, ids, restart=restart, best=best):
+      if saver.is_due():
+        saver.write(
+          best and dataclasses.asdict(best),
+          restart=restart,
+          num_updates=num_updates,
+          centroids=centroids,
+          before=lloyd.flat(placed, ids),
+        )
+
+    if not start:
+      centroids = _seed_centroids(placed, num_clusters, seed, restart)
+      start = {"centroids": centroids, "num_updates": 0, "before": None}
+    ids, centroids, num_updates = lloyd.run(
+      placed,
+      start["centroids"],
+      num_iters,
+      before=start["before"],
+      num_updates=start["num_updates"],
+      on_update=on_update,
+    )
+    start = {}
+    fitted = KMeans(
+      cluster_ids=ids,
+      centroids=centroids + mean,
+      inertia=_inertia(features, mean, ids, centroids),
+      num_iters=num_updates,
+    )
     if log:
+      sizes = fitted.sizes
       log(
         f"k-means, start {restart + 1} of {num_restarts}: inertia"
-        f" {inertia:.6g} after {fitted[2]} updates"
+        f" {fitted.inertia:.6g} after {num_updates} updates; clusters of"
+        f" {sizes.min()} to {sizes.max()} rows, balance {fitted.balance:.3f}"
       )
-    if best is None or inertia < best.inertia:
-      ids, centroids, updates = fitted
-      best = KMeans(ids, centroids + mean, inertia, updates)
+    if best is None or fitted.inertia < best.inertia:
+      best = fitted
+  saver.remove()
   return best
 
 
@@ -125,9 +181,8 @@ def assign(features, centroids, *, chunk_size):
   features = np.asarray(features)
   _check_features(features)
   mean = np.mean(centroids, axis=0)
-  chunks = _chunked(features.astype(np.float32) - mean, chunk_size)
-  ids, _, _, _ = _assign(chunks, len(features), centroids - mean)
-  return np.asarray(ids)[: len(features)]
+  placed = lloyd.place(features, mean, chunk_size=chunk_size)
+  return lloyd.flat(placed, lloyd.assign(placed, centroids - mean)[0])
 
 
 def _check_features(features):
@@ -145,25 +200,16 @@ def _check_features(features):
     )
 
 
-def _chunked(features, chunk_size):
-  """Rows in chunks f32[m c d]; zeros after the last row."""
-  num_rows, width = features.shape
-  chunk_size = min(chunk_size, num_rows)
-  num_chunks = -(-num_rows // chunk_size)
-  padded = np.zeros((num_chunks * chunk_size, width), np.float32)
-  padded[:num_rows] = features
-  return padded.reshape(num_chunks, chunk_size, width)
-
-
-def _seed_centroids(features, num_clusters, seed, restart):
+def _seed_centroids(placed, num_clusters, seed, restart):
   """Greedy k-means++ centroids f32[k d] from a sample of the rows."""
-  num_rows = min(len(features), SEEDING_ROWS_PER_CLUSTER * num_clusters)
+  total = len(placed.features)
+  num_rows = min(total, SEEDING_ROWS_PER_CLUSTER * num_clusters)
   np_rng = np.random.default_rng([seed, restart])
-  rows = np_rng.choice(len(features), num_rows, replace=False)
+  rows = placed.take(np_rng.choice(total, num_rows, replace=False))
   rng = jax.random.fold_in(jax.random.key(seed), restart)
   # Candidates per seed as in scikit-learn: 2 + ln k.
   num_candidates = 2 + int(math.log(num_clusters))
-  return _plus_plus(features[rows], rng, num_clusters, num_candidates)
+  return _plus_plus(rows, rng, num_clusters, num_candidates)
 
 
 @jax.jit(static_argnames=("num_clusters", "num_candidates"))
@@ -181,7 +227,9 @@ def _plus_plus(rows, rng, num_clusters, num_candidates):
     draws = jax.random.uniform(jax.random.fold_in(rng, i), (num_candidates,))
     picked = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
     candidates = rows[jnp.minimum(picked, len(rows) - 1)]
-    products = jnp.einsum("nd,cd->cn", rows, candidates, precision=PRECISION)
+    products = jnp.einsum(
+      "nd,cd->cn", rows, candidates, precision=lloyd.PRECISION
+    )
     squares = norms[None] - 2 * products
     squares += jnp.sum(candidates**2, axis=-1, keepdims=True)
     left = jnp.clip(squares, 0, nearest[None])
@@ -199,69 +247,12 @@ def _plus_plus(rows, rng, num_clusters, num_candidates):
   return seeds
 
 
-def _lloyd(chunks, num_rows, centroids, num_iters):
-  """Alternates assignment and update: ids, centroids, number of updates."""
-  before = None
-  for num_updates in range(num_iters + 1):
-    ids, squares, sums, counts = _assign(chunks, num_rows, centroids)
-    settled = before is not None and bool(jnp.array_equal(ids, before))
-    if settled or num_updates == num_iters:
-      break
-    before = ids
-    centroids = sums / jnp.maximum(counts, 1)[:, None]
-    empty = np.flatnonzero(np.asarray(counts) == 0)
-    if empty.size:
-      squares = np.asarray(squares)[:num_rows]
-      farthest = np.argsort(-squares, kind="stable")[: empty.size]
-      rows = chunks.reshape(-1, chunks.shape[-1])[farthest]
-      centroids = centroids.at[empty].set(rows)
-  return np.asarray(ids)[:num_rows], np.asarray(centroids), num_updates
-
-
-@jax.jit
-def _assign(chunks, num_rows, centroids):
-  """One pass over the rows.
-
-  Args:
-    chunks: f32[m c d], real rows first.
-    num_rows: n <= m * c, how many rows are real.
-    centroids: f32[k d].
-
-  Returns:
-    int32[m*c] nearest centroid and f32[m*c] squared distance to it, both
-    without meaning after row n; f32[k d] sums and f32[k] numbers of the real
-    rows of each centroid.
-  """
-  num_clusters = len(centroids)
-  half_norms = jnp.sum(centroids**2, axis=-1) / 2
-
-  def add_chunk(state, chunk_and_first):
-    sums, counts = state
-    chunk, first = chunk_and_first
-    products = jnp.einsum("cd,kd->ck", chunk, centroids, precision=PRECISION)
-    closeness = products - half_norms[None]
-    ids = jnp.argmax(closeness, axis=-1).astype(jnp.int32)
-    squares = jnp.sum(chunk**2, axis=-1) - 2 * jnp.max(closeness, axis=-1)
-    # Rows of padding go to no cluster: segment_sum drops the number k.
-    real = first + jnp.arange(len(chunk)) < num_rows
-    owner = jnp.where(real, ids, num_clusters)
-    sums += jax.ops.segment_sum(chunk, owner, num_clusters)
-    counts += jax.ops.segment_sum(jnp.ones(len(chunk)), owner, num_clusters)
-    return (sums, counts), (ids, jnp.maximum(squares, 0))
-
-  start = (jnp.zeros_like(centroids), jnp.zeros(num_clusters))
-  firsts = jnp.arange(chunks.shape[0]) * chunks.shape[1]
-  (sums, counts), (ids, squares) = jax.lax.scan(
-    add_chunk, start, (chunks, firsts)
-  )
-  return ids.reshape(-1), squares.reshape(-1), sums, counts
-
-
-def _inertia(features, ids, centroids, *, chunk_size=65536):
+def _inertia(features, mean, ids, centroids, *, chunk_size=65536):
   """Sum of squared distances, in float64 and without cancellation."""
   total = 0.0
   for first in range(0, len(features), chunk_size):
     rows = slice(first, first + chunk_size)
-    squares = (features[rows] - centroids[ids[rows]]) ** 2
+    centred = np.asarray(features[rows], np.float32) - mean
+    squares = (centred - centroids[ids[rows]]) ** 2
     total += float(np.sum(squares, dtype=np.float64))
   return total

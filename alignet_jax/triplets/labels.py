@@ -34,7 +34,8 @@ def label(features, triplets):
   counts as the larger.
 
   Args:
-    features: f32[n d], transformed and not normalised.
+    features: f32[n d], transformed and not normalised. Half precision is made
+      float32 before it is multiplied.
     triplets: int[m 3] rows of `features`.
 
   Returns:
@@ -51,11 +52,7 @@ def label(features, triplets):
   for first in range(0, len(triplets), chunk_size):
     rows = slice(first, first + chunk_size)
     items = triplets[rows].astype(np.int64)
-    z0, z1, z2 = (features[items[:, i]] for i in range(3))
-    sims = np.stack(
-      [np.einsum("nd,nd->n", *pair) for pair in ((z0, z1), (z0, z2), (z1, z2))],
-      axis=-1,
-    )
+    sims = pair_similarities(features, items)
     if not np.all(np.isfinite(sims)):
       bad = np.argmin(np.all(np.isfinite(sims), axis=-1))
       raise ValueError(
@@ -67,6 +64,42 @@ def label(features, triplets):
     # Pair p leaves out item 2 - p, and the least alike pair leaves out item 0.
     ordered[rows] = np.take_along_axis(items, 2 - rank[:, ::-1], axis=-1)
   return ordered, pair_sims
+
+
+def pair_similarities(features, triplets):
+  """Dot products of the pairs (01, 02, 12), in the order that they stand in.
+
+  Args:
+    features: f32[n d]; half precision is made float32.
+    triplets: int[m 3] rows of `features`; all of them at once.
+
+  Returns:
+    f32[m 3].
+  """
+  dtype = np.result_type(features.dtype, np.float32)
+  z0, z1, z2 = (
+    features[triplets[:, i]].astype(dtype, copy=False) for i in range(3)
+  )
+  return np.stack(
+    [np.einsum("nd,nd->n", *pair) for pair in ((z0, z1), (z0, z2), (z1, z2))],
+    axis=-1,
+  )
+
+
+def hard_target_logprobs(pair_sims):
+  """The teacher's choice instead of its probabilities.
+
+  Args:
+    pair_sims: f32[*b 3] similarities of the pairs (01, 02, 12).
+
+  Returns:
+    f32[*b 3]; entry p is 0 where item p is the odd one, else -inf. Where
+    several items could be, they share: the logarithm of one half or one third.
+  """
+  scores = odd_one_out.logits_from_pair_sims(np.asarray(pair_sims, np.float32))
+  is_highest = scores == np.max(scores, axis=-1, keepdims=True)
+  share = -np.log(np.sum(is_highest, axis=-1, keepdims=True, dtype=np.float32))
+  return np.where(is_highest, share, np.float32(-np.inf))
 
 
 def target_logprobs(pair_sims, *, temperature=1.0):

@@ -38,7 +38,7 @@ def cluster_border(cluster_ids, num_triplets, seed, *, start=0):
   Returns:
     int64[num_triplets 3] rows of `cluster_ids`: the pair, then the third.
   """
-  groups = _Groups(cluster_ids)
+  groups = Groups(cluster_ids)
   large = groups.with_at_least(2)
   if not len(large) or groups.num_groups < 2:
     raise ValueError(
@@ -50,7 +50,7 @@ def cluster_border(cluster_ids, num_triplets, seed, *, start=0):
   def draw(number):
     pair_group = large[number(len(large))]
     size = groups.counts[pair_group]
-    first, second = _distinct(number, size, 2)
+    first, second = distinct(number, size, 2)
     other = _skip(number(groups.num_groups - 1), [pair_group])
     third = groups.member(other, number(groups.counts[other]))
     return (
@@ -59,7 +59,7 @@ def cluster_border(cluster_ids, num_triplets, seed, *, start=0):
       third,
     )
 
-  return _draw_chunks(draw, num_triplets, seed, start)
+  return draw_chunks(draw, num_triplets, seed, start)
 
 
 def within_class(labels, num_triplets, seed, *, start=0):
@@ -68,7 +68,7 @@ def within_class(labels, num_triplets, seed, *, start=0):
   The class is uniform over those with three images or more, the images are
   uniform over its ordered triples. Arguments and result as `cluster_border`.
   """
-  groups = _Groups(labels)
+  groups = Groups(labels)
   large = groups.with_at_least(3)
   if not len(large):
     raise ValueError(
@@ -78,10 +78,10 @@ def within_class(labels, num_triplets, seed, *, start=0):
 
   def draw(number):
     group = large[number(len(large))]
-    members = _distinct(number, groups.counts[group], 3)
+    members = distinct(number, groups.counts[group], 3)
     return tuple(groups.member(group, member) for member in members)
 
-  return _draw_chunks(draw, num_triplets, seed, start)
+  return draw_chunks(draw, num_triplets, seed, start)
 
 
 def between_class(labels, num_triplets, seed, *, start=0):
@@ -90,17 +90,17 @@ def between_class(labels, num_triplets, seed, *, start=0):
   The classes are uniform over the ordered triples of classes, each image is
   uniform in its class. Arguments and result as `cluster_border`.
   """
-  groups = _Groups(labels)
+  groups = Groups(labels)
   if groups.num_groups < 3:
     raise ValueError(
       f"Triplets between classes need three classes, not {groups.num_groups}."
     )
 
   def draw(number):
-    three = _distinct(number, groups.num_groups, 3)
+    three = distinct(number, groups.num_groups, 3)
     return tuple(groups.member(g, number(groups.counts[g])) for g in three)
 
-  return _draw_chunks(draw, num_triplets, seed, start)
+  return draw_chunks(draw, num_triplets, seed, start)
 
 
 def random(groups, num_triplets, seed, *, start=0):
@@ -111,8 +111,8 @@ def random(groups, num_triplets, seed, *, start=0):
   num_images = len(groups)
   if num_images < 3:
     raise ValueError(f"Triplets need three images, not {num_images}.")
-  return _draw_chunks(
-    lambda number: _distinct(number, num_images, 3), num_triplets, seed, start
+  return draw_chunks(
+    lambda number: distinct(number, num_images, 3), num_triplets, seed, start
   )
 
 
@@ -136,8 +136,13 @@ def get_sampler(name):
   return SAMPLERS[name]
 
 
-class _Groups:
-  """The images of each group that has any; groups are renumbered 0..g-1."""
+class Groups:
+  """The images of each group that has any; groups are renumbered 0..g-1.
+
+  Attributes:
+    counts: int64[g] images of each.
+    num_groups: g.
+  """
 
   def __init__(self, group_ids):
     group_ids = np.asarray(group_ids)
@@ -161,17 +166,29 @@ class _Groups:
     return self._order[self._starts[group] + place]
 
 
-def _draw_chunks(draw, num_triplets, seed, start):
-  """Fills int64[num_triplets 3] from a function of a number source."""
+def draw_chunks(draw, num_rows, seed, start, *, width=3):
+  """Fills rows of images from a function of a number source.
+
+  Args:
+    draw: Maps a source, which `number(bound)` asks for uniform whole numbers
+      int64[m] in [0, bound), to the columns of the rows, a tuple of int64[m].
+    num_rows: n.
+    seed: int or a sequence of them.
+    start: Index of the first row.
+    width: w, how many columns there are.
+
+  Returns:
+    int64[n w].
+  """
   words = (seed,) if np.ndim(seed) == 0 else tuple(seed)
   key = hashing.key(*words)
-  triplets = np.empty((num_triplets, 3), np.int64)
-  for first in range(0, num_triplets, CHUNK_SIZE):
-    last = min(first + CHUNK_SIZE, num_triplets)
+  chunk_size = max(1, CHUNK_SIZE * 3 // width)
+  drawn = np.empty((num_rows, width), np.int64)
+  for first in range(0, num_rows, chunk_size):
+    last = min(first + chunk_size, num_rows)
     index = np.arange(start + first, start + last)
-    number = _Numbers(key, index)
-    triplets[first:last] = np.stack(draw(number), axis=-1)
-  return triplets
+    drawn[first:last] = np.stack(draw(_Numbers(key, index)), axis=-1)
+  return drawn
 
 
 class _Numbers:
@@ -187,8 +204,17 @@ class _Numbers:
     return hashing.below(stream, self._index, bound)
 
 
-def _distinct(number, bound, how_many):
-  """Distinct numbers in [0, bound), uniform over the ordered choices."""
+def distinct(number, bound, how_many):
+  """Distinct numbers in [0, bound), uniform over the ordered choices.
+
+  Args:
+    number: A source; see `draw_chunks`.
+    bound: int or int[m], at least `how_many`.
+    how_many: How many.
+
+  Returns:
+    A tuple of int64[m].
+  """
   chosen = []
   for taken in range(how_many):
     chosen.append(_skip(number(bound - taken), chosen))

@@ -33,8 +33,8 @@ def run_clusters(context):
       num_restarts and num_iters.
 
   Returns:
-    Metrics: inertia, updates made and sizes of the smallest and largest
-    cluster of each representation.
+    Metrics: inertia, updates made, sizes of the smallest and largest cluster
+    and balance (`kmeans.KMeans`) of each representation.
   """
   settings = context.config.clusters
   metrics = {}
@@ -56,6 +56,7 @@ def run_clusters(context):
       num_iters=settings.num_iters,
       num_restarts=settings.num_restarts,
       chunk_size=CHUNK_SIZE,
+      checkpoint=context.scratch / f"kmeans_{name}.npz",
       log=context.log,
     )
     artifacts.write_npz(
@@ -64,11 +65,12 @@ def run_clusters(context):
       centroids=clusters.centroids,
       inertia=np.float64(clusters.inertia),
     )
-    sizes = np.bincount(clusters.cluster_ids, minlength=settings.num_clusters)
+    sizes = clusters.sizes
     metrics[f"clusters/inertia/{name}"] = clusters.inertia
     metrics[f"clusters/num_iters/{name}"] = clusters.num_iters
     metrics[f"clusters/smallest/{name}"] = int(sizes.min())
     metrics[f"clusters/largest/{name}"] = int(sizes.max())
+    metrics[f"clusters/balance/{name}"] = clusters.balance
   return metrics
 
 

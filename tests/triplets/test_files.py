@@ -77,3 +77,71 @@ def test_missing_files_and_arrays_are_named(tmp_path):
   (tmp_path / "cut.npz").write_bytes((tmp_path / "half.npz").read_bytes()[:-30])
   with pytest.raises(artifacts.InputError, match=r"cut\.npz cannot be read"):
     files.read(tmp_path / "cut.npz")
+
+
+def test_mapped_arrays_are_those_that_are_loaded(tmp_path):
+  path = tmp_path / "x.npz"
+  files.write(path, INDICES, SIMS)
+  mapped = files.read(path, num_images=7, mmap=True)
+  loaded = files.read(path, num_images=7)
+  for array, want in (
+    (mapped.indices, loaded.indices),
+    (mapped.pair_sims, loaded.pair_sims),
+  ):
+    assert isinstance(array, np.memmap) and not array.flags.writeable
+    np.testing.assert_array_equal(array, want)
+    assert array.dtype == want.dtype
+  assert mapped.num_unsorted == 2
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_files_of_numpy_are_mapped_or_loaded(tmp_path, save):
+  path = tmp_path / "x.npz"
+  names = np.array([["a", None, 3]] * 3, dtype=object)
+  sims = np.asfortranarray(SIMS.astype("f2"))
+  save(path, filenames=names, indices=INDICES.astype("i4"), similarities=sims)
+  triplets = files.read(path, mmap=True)
+  np.testing.assert_array_equal(triplets.indices, INDICES)
+  np.testing.assert_array_equal(triplets.pair_sims, sims)
+  is_mapped = isinstance(triplets.indices, np.memmap)
+  assert is_mapped == (save is np.savez)
+
+
+def test_mapped_file_that_is_cut_off_or_wrong_is_refused(tmp_path):
+  path = tmp_path / "x.npz"
+  files.write(path, INDICES, SIMS)
+  data = path.read_bytes()
+  path.write_bytes(data[:-30])
+  with pytest.raises(artifacts.InputError, match=r"x\.npz cannot be read"):
+    files.read(path, mmap=True)
+  np.savez(path, indices=INDICES, similarities=SIMS[:, ::-1])
+  with pytest.raises(artifacts.InputError, match=r"triplet 0 .*3 of 3"):
+    files.read(path, mmap=True)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 10])
+def test_violations_are_counted_over_chunks(tmp_path, monkeypatch, chunk_size):
+  monkeypatch.setattr(files, "CHUNK_SIZE", chunk_size)
+  indices = np.array([[0, 1, 2], [4, 4, 6], [5, 3, 1], [7, 2, 7]])
+  sims = np.array([[5, 1, 2], [4, 4, -1], [0.1, 0.5, 0.3], [1, 2, 0]])
+  found = files.find_violations(indices, sims, num_images=7)
+  assert [(bad.number, bad.first, bad.example) for bad in found] == [
+    (1, 3, [7, 2, 7]),
+    (2, 1, [4, 4, 6]),
+    (2, 2, [0.1, 0.5, 0.3]),
+  ]
+  assert files.count_unsorted(sims) == 1
+  assert files.find_violations(INDICES, SIMS) == []
+
+
+def test_file_names_are_made_while_they_are_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, "CHUNK_SIZE", 2)
+  names = np.array(["a", "bb", "c", "dd", "e", "f", "g.jpeg"])
+  files.write(tmp_path / "x.npz", INDICES, SIMS, image_names=names)
+  files.write(tmp_path / "y.npz", INDICES, SIMS, filenames=names[INDICES])
+  both = [(tmp_path / name).read_bytes() for name in ("x.npz", "y.npz")]
+  assert both[0] == both[1]
+  _, _, mapped = files.open_arrays(tmp_path / "x.npz", with_filenames=True)
+  np.testing.assert_array_equal(mapped, names[INDICES])
+  with pytest.raises(artifacts.InputError, match="of 6 images"):
+    files.write(tmp_path / "z.npz", INDICES, SIMS, image_names=names[:6])

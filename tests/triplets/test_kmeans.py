@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import sklearn.cluster
 
-from alignet_jax.triplets import kmeans
+from alignet_jax.triplets import kmeans, kmeans_checkpoint
 
 SETTINGS = dict(seed=0, num_iters=50, num_restarts=3, chunk_size=97)
 
@@ -85,17 +85,6 @@ def test_same_seed_same_bits_and_other_seed_other_start():
   assert np.any(other.centroids != first.centroids)
 
 
-def test_cluster_that_loses_all_rows_goes_on_at_the_farthest_row():
-  # Centroids 0, 1, 100 own {0, .5}, {1, 1.5, 9} and nothing; the third goes
-  # on at 9, which is farthest from its own. The others become .25 and 3.83, so
-  # that the second loses all and goes on at 1.5: {0, .5, 1}, {1.5}, {9}.
-  rows = np.array([[0.0], [0.5], [1.0], [1.5], [9.0]], np.float32)
-  start = np.array([[0.0], [1.0], [100.0]], np.float32)
-  ids, centroids, _ = kmeans._lloyd(rows[None], 5, start, num_iters=10)
-  np.testing.assert_array_equal(centroids[:, 0], [0.5, 1.5, 9.0])
-  np.testing.assert_array_equal(ids, [0, 0, 0, 1, 2])
-
-
 def test_no_cluster_is_empty_while_there_are_distinct_rows():
   features = _blobs(num_rows=101, num_blobs=2)
   clusters = kmeans.fit(features, num_clusters=100, **SETTINGS)
@@ -150,3 +139,64 @@ def test_value_that_is_not_finite_is_named(value):
 def test_wrong_shape_is_named():
   with pytest.raises(ValueError, match=r"\[n d\], not \[600\]"):
     kmeans.fit(_blobs()[:, 0], num_clusters=3, **SETTINGS)
+
+
+class _KilledError(Exception):
+  pass
+
+
+def test_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+  features, path = _blobs(), tmp_path / "kmeans.npz"
+  whole = kmeans.fit(features, num_clusters=11, **SETTINGS)
+  monkeypatch.setattr(kmeans_checkpoint, "INTERVAL", 0.0)
+  write, writes = kmeans_checkpoint.Checkpoint.write, []
+
+  def write_and_die(saver, best, **start):
+    write(saver, best, **start)
+    writes.append((start["restart"], start["num_updates"]))
+    if writes[-1] in ((0, 3), (1, 2)):
+      raise _KilledError
+
+  monkeypatch.setattr(kmeans_checkpoint.Checkpoint, "write", write_and_die)
+  for _ in range(2):
+    with pytest.raises(_KilledError):
+      kmeans.fit(features, num_clusters=11, checkpoint=path, **SETTINGS)
+  resumed = kmeans.fit(features, num_clusters=11, checkpoint=path, **SETTINGS)
+  # No update is made twice, and the first start is not made again.
+  assert len(set(writes)) == len(writes)
+  np.testing.assert_array_equal(resumed.cluster_ids, whole.cluster_ids)
+  np.testing.assert_array_equal(resumed.centroids, whole.centroids)
+  assert resumed.inertia == whole.inertia
+  assert resumed.num_iters == whole.num_iters
+  assert not path.exists()
+
+
+@pytest.mark.parametrize("change", ["seed", "features", "damage"])
+def test_checkpoint_of_something_else_is_not_gone_on_from(tmp_path, change):
+  features, path, lines = _blobs(), tmp_path / "kmeans.npz", []
+  mean = features.mean(axis=0)
+  seed = 1 if change == "seed" else 0
+  settings = [11, seed, *(SETTINGS[n] for n in ("num_iters", "num_restarts"))]
+  settings.append(SETTINGS["chunk_size"])
+  other = features + 1 if change == "features" else features
+  saver = kmeans_checkpoint.Checkpoint(path, settings, other, mean, log=print)
+  saver.write(None, restart=2, num_updates=1, centroids=[0.0], before=[0])
+  if change == "damage":
+    path.write_bytes(path.read_bytes()[:-40])
+  clusters = kmeans.fit(
+    features, num_clusters=11, checkpoint=path, log=lines.append, **SETTINGS
+  )
+  want = "damaged" if change == "damage" else "other features or settings"
+  assert want in lines[0] and "starts anew" in lines[0]
+  whole = kmeans.fit(features, num_clusters=11, **SETTINGS)
+  np.testing.assert_array_equal(clusters.cluster_ids, whole.cluster_ids)
+
+
+def test_balance_by_hand():
+  def clusters(ids):
+    return kmeans.KMeans(np.array(ids), np.zeros((4, 1)), 0.0, 1)
+
+  np.testing.assert_array_equal(clusters([0, 3, 3]).sizes, [1, 0, 0, 2])
+  np.testing.assert_allclose(clusters([0, 1, 2, 3]).balance, 1, rtol=1e-12)
+  # Two of four clusters hold half each: exp(ln 2) / 4.
+  np.testing.assert_allclose(clusters([0, 0, 3, 3]).balance, 0.5, rtol=1e-12)

@@ -102,3 +102,18 @@ def test_entropy_out_of_reach_is_refused():
     labels.match_entropy(ties, 0.79)
   with pytest.raises(ValueError, match="1.2000 nats"):
     labels.match_entropy(np.array([[3.0, 2.0, 1.0]]), 1.2)
+
+
+def test_hard_targets_by_hand():
+  sims = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 2.0], [0.0, 0.0, 0.0]])
+  got = np.exp(labels.hard_target_logprobs(sims))
+  want = [[0, 0, 1], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]]
+  np.testing.assert_allclose(got, want, rtol=1e-6, atol=0)
+  assert got.dtype == np.float32
+
+
+def test_half_precision_is_multiplied_in_float32():
+  features = np.array([[300, 1], [300, 0], [-300, 1]], np.float16)
+  _, pair_sims = labels.label(features, np.array([[0, 1, 2]]))
+  # 90,000 is beyond the largest float16.
+  np.testing.assert_array_equal(pair_sims, [[9e4, 1 - 9e4, -9e4]])

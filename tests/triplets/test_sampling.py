@@ -73,6 +73,53 @@ def test_every_ordered_triplet_has_the_documented_probability(name):
   assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-4
 
 
+def _pvalues(triplets, groups):
+  """Of clusters of the pair, of the third, and places of images in both."""
+  counts = np.bincount(groups)
+  place = np.empty(len(groups), np.int64)
+  for group in range(len(counts)):
+    place[groups == group] = np.arange(counts[group])
+  first, second, third = triplets.T
+  size = counts[0]
+  pairs = np.zeros((size, size))
+  np.add.at(pairs, (place[first], place[second]), 1)
+  # Groups of equal size, so that everything is uniform.
+  tables = {
+    "pair's cluster": np.bincount(groups[first]),
+    "third's cluster": np.bincount(groups[third]),
+    "pair": pairs[~np.eye(size, dtype=bool)],
+    "place of the third": np.bincount(place[third]),
+  }
+  return {name: stats.chisquare(t).pvalue for name, t in tables.items()}
+
+
+def test_chi_square_passes_our_sampler_and_fails_biased_ones():
+  num_groups, size, number = 29, 11, 200_000
+  groups = np.random.default_rng(0).permutation(
+    np.repeat(np.arange(num_groups), size)
+  )
+  triplets = sampling.cluster_border(groups, number, seed=0)
+  assert min(_pvalues(triplets, groups).values()) > 1e-4
+  rows = np.arange(number)
+  wrong = {}
+  # A pair sorted instead of in random order.
+  sorted_pair = triplets.copy()
+  sorted_pair[:, :2].sort(axis=1)
+  wrong["pair"] = sorted_pair
+  # One in ten pairs of one of 29 clusters is not taken.
+  dropped = (groups[triplets[:, 0]] == 3) & (rows % 10 == 0)
+  wrong["pair's cluster"] = triplets[~dropped]
+  # One triplet in twenty has the first image of cluster 5 (or 6) as its third.
+  skewed = triplets.copy()
+  moved = rows % 20 == 0
+  by_group = np.argsort(groups, kind="stable").reshape(num_groups, size)
+  skewed[moved, 2] = by_group[np.where(groups[skewed[moved, 0]] == 5, 6, 5), 0]
+  wrong["third's cluster"] = skewed
+  wrong["place of the third"] = skewed
+  for name, biased in wrong.items():
+    assert _pvalues(biased, groups)[name] < 1e-6, name
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_triplet_depends_on_seed_and_index_only(name, monkeypatch):
   sample = sampling.get_sampler(name)

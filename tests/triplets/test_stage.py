@@ -37,6 +37,7 @@ def _context(root, name, config):
   return types.SimpleNamespace(
     config=config,
     out=out,
+    scratch=root,
     inputs={
       stage_name: root / stage_name
       for stage_name in ("features", "teacher", "clusters")
@@ -96,6 +97,11 @@ def test_clusters_and_triplets_of_both_representations(root):
     squares = np.sum((x - centroids[ids]) ** 2)
     np.testing.assert_allclose(clusters["inertia"], squares, rtol=1e-4, atol=0)
     assert clusters["inertia"] == metrics[f"clusters/inertia/{name}"]
+    shares = np.bincount(ids) / NUM_IMAGES
+    even = np.exp(-np.sum(shares * np.log(shares))) / 7
+    np.testing.assert_allclose(
+      metrics[f"clusters/balance/{name}"], even, rtol=1e-12, atol=0
+    )
     for split, number in (("train", 211), ("val", 53)):
       path = files.path_of(root / "triplets", name, split, "cluster_border")
       triplets = files.read(path, num_images=NUM_IMAGES)
