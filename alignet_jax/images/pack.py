@@ -87,6 +87,10 @@ def pack(
     "images": feature_parts.listing_digest(images),
   }
   made = manifest.read(out) if out.is_dir() else None
+  if made is not None and made.stage != packed.STAGE:
+    raise artifacts.InputError(
+      f"{out} holds the files of {made.stage!r}; give a new folder as --out."
+    )
   if made is not None:
     changes = _changes({key: made.config.get(key) for key in asked}, asked)
     if on_error == "refuse" and made.metrics.get("num_skipped"):
@@ -119,17 +123,14 @@ def _remove_traces(out):
 
 def _write(writer, images, on_error, part_size, num_threads):
   """Decodes what is not there yet, and writes it part after part."""
-  ranges = []
+  ranges, part_ends = [], set()
   for first in range(writer.start, len(images), part_size):
     end = min(first + part_size, len(images))
+    part_ends.add(end)
     ranges += [
       (start, min(start + _BATCH_SIZE, end))
       for start in range(first, end, _BATCH_SIZE)
     ]
-  part_ends = {
-    min(first + part_size, len(images))
-    for first in range(writer.start, len(images), part_size)
-  }
   batches = feature_batches.decode_ahead(
     images, ranges, num_rows=_BATCH_SIZE, num_threads=num_threads
   )
@@ -160,29 +161,26 @@ def _begin(out, run, overwrite):
       f"{out} cannot be made a folder: {error.strerror}."
     ) from error
   about = out / packed.RUN
-  ours = (
-    manifest.FILE,
-    packed.INDEX,
-    packed.SKIPPED,
-    pack_files.PARTS,
-    pack_files.PIXELS,
-  )
-  ours = [out / name for name in (*ours, packed.IMAGES)]
-  changes = []
   if about.exists():
     changes = _changes(artifacts.read_json(about), run)
-  elif found := [path.name for path in ours if path.exists()]:
-    changes = [f"{found[0]}, which is not of packing under way"]
-  elif any(out.iterdir()):
+    if not changes:
+      return
+    _refuse_unless(overwrite, out, changes)
+  elif manifest.read(out) is None and any(out.iterdir()):
     raise artifacts.InputError(
       f"{out} holds other files; give a new folder as --out."
     )
-  if changes:
-    _refuse_unless(overwrite, out, changes)
-    for path in ours:
-      path.unlink(missing_ok=True)
-  if changes or not about.exists():
-    artifacts.write_json(about, run)
+  # The journal first: it must never be taken for one of the new settings.
+  (out / pack_files.PARTS).unlink(missing_ok=True)
+  artifacts.write_json(about, run)
+  for name in (
+    manifest.FILE,
+    packed.INDEX,
+    packed.SKIPPED,
+    packed.IMAGES,
+    pack_files.PIXELS,
+  ):
+    (out / name).unlink(missing_ok=True)
 
 
 def _refuse_unless(overwrite, out, changes):

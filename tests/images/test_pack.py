@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -165,6 +166,10 @@ def test_other_settings_and_other_folders_are_refused(folder, tmp_path, capsys):
   assert opening.open_collection(out).size == 6
   assert run(folder, folder) == 2
   assert "holds other files" in capsys.readouterr().err
+  about = json.loads((out / "manifest.json").read_text())
+  (out / "manifest.json").write_text(json.dumps(about | {"stage": "features"}))
+  assert run(folder, out, "--overwrite") == 2
+  assert "the files of 'features'" in capsys.readouterr().err
   assert run(folder, tmp_path / "new", "--part_size=0") == 2
   assert run(tmp_path / "nothing", tmp_path / "new") == 2
 
