@@ -61,7 +61,7 @@ class CsvImages(collections.EncodedImages):
       raise artifacts.InputError(
         f"{path} has no {column} in its row {names.index('') + 1}."
       )
-    labels, class_names = _labels(self.columns.get("label"))
+    labels, class_names = labels_of_words(self.columns.get("label"))
     super().__init__(
       names,
       preprocessing=preprocessing,
@@ -111,7 +111,7 @@ def _read(path):
   return header, rows
 
 
-def _labels(values):
+def labels_of_words(values):
   """Labels and class names of the column `label`, or (None, None)."""
   if values is None:
     return None, None

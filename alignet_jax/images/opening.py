@@ -7,11 +7,11 @@ Usage:
 import pathlib
 
 from alignet_jax import artifacts
-from alignet_jax.images import collections, lists, tar, tfds
+from alignet_jax.images import collections, lists, packed, tar, tfds
 
 KINDS = (
   "a folder of images, a .tar file, a .csv file with a column file, a .npy"
-  " file uint8[n size size 3], or tfds:NAME/SPLIT"
+  " file uint8[n size size 3], a folder of packed images, or tfds:NAME/SPLIT"
 )
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -52,6 +52,8 @@ def open_collection(path, preprocessing=None, *, root=None, data_dir=None):
     )
   path = pathlib.Path(path)
   lower = path.name.lower()
+  if path.is_dir() and packed.is_packed(path):
+    return packed.PackedImages(path, preprocessing)
   if path.is_dir():
     return collections.FolderImages(path, preprocessing=preprocessing)
   if not path.exists():

@@ -10,7 +10,7 @@ Usage:
 """
 
 from alignet_jax import artifacts
-from alignet_jax.images import collections
+from alignet_jax.images import collections, opening, preprocess
 from alignet_jax.images import world as world_lib
 
 SOURCES = ("generated", "folder")
@@ -21,7 +21,7 @@ def open_images(config, name, *, size):
 
   Args:
     config: has `images.source`, one of `SOURCES`, `seed`, and `world` or the
-      folder `images.<name>`.
+      path `images.<name>`: a folder or what else `opening` opens.
     name: name of the set.
     size: height and width in pixels that the model takes.
 
@@ -53,7 +53,9 @@ def open_images(config, name, *, size):
       labels=exemplars,
     )
   if source == "folder":
-    return collections.FolderImages(config.images[name], size=size)
+    return opening.open_collection(
+      config.images[name], preprocess.Preprocessing(size)
+    )
   raise artifacts.InputError(
     f"config.images.source is {source!r}; known are {', '.join(SOURCES)}."
   )

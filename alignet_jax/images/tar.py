@@ -124,9 +124,9 @@ class _Descriptor:
       offset, size = offset + len(piece), size - len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-  def __del__(self):
+  def __del__(self, close=os.close):  # At exit `os` may be gone already.
     if self._fd is not None:
-      os.close(self._fd)
+      close(self._fd)
 
 
 def _refuse_compressed(file, path):

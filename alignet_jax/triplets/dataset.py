@@ -5,83 +5,42 @@ epoch in another order. Order and positions are hashes of (seed, place in the
 stream), so that any batch can be asked for at no cost: a run that goes on after
 a kill needs its step and nothing else.
 
+A batch may be made by several hosts, each its share: `host_index` of
+`num_hosts`. Put one after the other, the shares are the batch of one host.
+
 Usage:
-  rows, order = dataset.batch_rows(
-    step, num_triplets=10_000, batch_size=512, seed=0)
   for batch in dataset.make_dataset(
       indices, pair_sims, images, batch_size=512, seed=0, start_step=0,
       num_steps=100):
     batch["image"]                                 # uint8[512 3 224 224 3]
+  for batch in dataset.make_epoch(
+      indices, pair_sims, images, batch_size=512, seed=0):
+    batch["mask"]                                  # False: fills up the last
 """
 
-import itertools
-
-import numpy as np
-
-from alignet_jax.triplets import hashing, labels
-
-# All orders of the three positions of a triplet, int64[6 3].
-ORDERS = np.array(list(itertools.permutations(range(3))))
-
-# Streams of a seed.
-_EPOCH_ORDER, _POSITIONS = 0, 1
+from alignet_jax.triplets import batches as batches_lib
+from alignet_jax.triplets import stream
 
 
-def batch_rows(step, *, num_triplets, batch_size, seed):
-  """Says which triplets make a batch, and where their images stand in it.
-
-  The stream of steps 0, 1, ... holds every triplet once per epoch, in an order
-  of its own each epoch; a batch may hold the end of one and the start of the
-  next. Each of the six orders of a triplet's images is equally likely, anew
-  each epoch, because in files the odd image always stands last.
-
-  Args:
-    step: int, at least 0.
-    num_triplets: n, at least 1.
-    batch_size: b, at least 1.
-    seed: int.
-
-  Returns:
-    rows: int64[b], triplets in [0, n).
-    order: int64[b 3]; position p of the batch shows image order[:, p] of the
-      triplet.
-  """
-  place = int(step) * batch_size + np.arange(batch_size, dtype=np.int64)
-  epoch_keys = hashing.fold_in(
-    hashing.key(seed, _EPOCH_ORDER), place // num_triplets
-  )
-  rows = hashing.permute(epoch_keys, place % num_triplets, num_triplets)
-  orders = hashing.below(hashing.key(seed, _POSITIONS), place, len(ORDERS))
-  return rows, ORDERS[orders]
-
-
-def make_batch(step, indices, pair_sims, images, *, batch_size, seed):
-  """Makes the batch of one step.
+def make_batch(step, indices, pair_sims, images, **settings):
+  """Makes the batch of one step, without TensorFlow.
 
   Args:
     step: int, at least 0.
     indices: int[n 3] images of each triplet.
     pair_sims: f32[n 3] similarities of their pairs (01, 02, 12).
     images: A collection (`images/collections.py`).
-    batch_size: b, at least 1.
-    seed: int.
+    **settings: `batch_size`, `seed` and others of `make_dataset`.
 
   Returns:
-    Dict of numpy arrays: "image" uint8[b 3 h w 3], "target_logprobs" f32[b 3]
-    (entry p: log probability that the teacher calls the image at position p
-    odd, at temperature 1) and "index" int64[b], the row of `indices`.
+    Dict of numpy arrays, b the share of this host: "image" uint8[b 3 h w 3],
+    "target_logprobs" f32[b 3] (entry p: log probability that the teacher calls
+    the image at position p odd, at temperature 1), "index" int64[b], the row of
+    `indices`, "mask" bool[b], False for what fills up the last batch of an
+    epoch, and "replaced" bool[b], True where another triplet had a broken
+    image.
   """
-  rows, order = batch_rows(
-    step, num_triplets=len(indices), batch_size=batch_size, seed=seed
-  )
-  items = np.take_along_axis(np.asarray(indices[rows]), order, axis=-1)
-  logprobs = labels.target_logprobs(pair_sims[rows])
-  image = images.load(items.reshape(-1))
-  return {
-    "image": image.reshape(batch_size, 3, *image.shape[1:]),
-    "target_logprobs": np.take_along_axis(logprobs, order, axis=-1),
-    "index": rows,
-  }
+  return batches_lib.Batches(indices, pair_sims, images, **settings).make(step)
 
 
 def make_dataset(
@@ -94,62 +53,86 @@ def make_dataset(
   start_step,
   num_steps,
   num_parallel_batches=2,
+  num_parallel_images=None,
   num_prefetched=2,
+  host_index=0,
+  num_hosts=1,
+  on_error="refuse",
+  broken=None,
 ):
   """Makes the batches of steps start_step, start_step + 1, ... ahead of use.
 
+  Files are decoded and resized in C++, each distinct one of a batch once.
+
   Args:
-    indices: int[n 3] images of each triplet.
+    indices: int[n 3] images of each triplet; may be memory-mapped.
     pair_sims: f32[n 3] similarities of their pairs (01, 02, 12).
     images: A collection (`images/collections.py`), read from several threads.
-    batch_size: Triplets per batch.
+    batch_size: Triplets per batch of all hosts.
     seed: int.
     start_step: First step; getting there costs nothing.
     num_steps: How many batches to give.
-    num_parallel_batches: Batches that are made at the same time.
+    num_parallel_batches: Batches whose files are read at the same time.
+    num_parallel_images: Images decoded at the same time; None for one per core.
     num_prefetched: Finished batches that wait for the consumer at most.
+    host_index: Which of `num_hosts` hosts this is.
+    num_hosts: How many share each batch; divides `batch_size`.
+    on_error: What to do about an image that cannot be decoded: "refuse", or
+      "replace" each triplet that has it by another one, drawn by the seed and
+      the place in the stream.
+    broken: Dict that gets image -> why, for those; or None.
 
   Yields:
     Dicts as `make_batch`, of step start_step, start_step + 1, ...
 
   Raises:
-    Whatever `images.load` raised, when the batch that needs it is due.
+    artifacts.InputError: An image is refused; names it. Raised when the batch
+      that needs it is due, as is whatever else reading an image raises.
   """
-  # Here, so that the maths above can be used without TensorFlow.
-  import tensorflow as tf
+  batches = batches_lib.Batches(
+    indices,
+    pair_sims,
+    images,
+    batch_size=batch_size,
+    seed=seed,
+    host_index=host_index,
+    num_hosts=num_hosts,
+    on_error=on_error,
+  )
+  if broken is not None:
+    batches.broken = broken
+  yield from stream.iterate(
+    batches,
+    start_step,
+    start_step + num_steps,
+    num_parallel_batches=num_parallel_batches,
+    num_parallel_images=num_parallel_images,
+    num_prefetched=num_prefetched,
+  )
 
-  failures = {}
 
-  def make(step):
-    try:
-      batch = make_batch(
-        step, indices, pair_sims, images, batch_size=batch_size, seed=seed
-      )
-    except Exception as error:
-      failures[int(step)] = error
-      raise
-    return batch["image"], batch["target_logprobs"], batch["index"]
+def make_epoch(indices, pair_sims, images, *, batch_size, seed, **hosts):
+  """Goes through all triplets once, in the order of the file.
 
-  def make_in_graph(step):
-    image, logprobs, index = tf.numpy_function(
-      make, [step], [tf.uint8, tf.float32, tf.int64]
-    )
-    return {"image": image, "target_logprobs": logprobs, "index": index}
+  Args:
+    indices: int[n 3] images of each triplet.
+    pair_sims: f32[n 3] similarities of their pairs (01, 02, 12).
+    images: A collection (`images/collections.py`).
+    batch_size: Triplets per batch of all hosts.
+    seed: int; decides the positions of the images, as in training: a model
+      that always calls the same position odd is right by chance only.
+    **hosts: `host_index` and `num_hosts`, as of `make_dataset`.
 
-  dataset = tf.data.Dataset.range(start_step, start_step + num_steps)
-  dataset = dataset.map(
-    make_in_graph, num_parallel_calls=num_parallel_batches, deterministic=True
-  ).prefetch(num_prefetched)
-  # Its thread has nothing to tune here, and now and then the end of a dataset
-  # waits for it: 60 short ones took 1.9 s to close instead of 0.02 s, and on a
-  # busy machine single ones half a minute.
-  options = tf.data.Options()
-  options.autotune.enabled = False
-  dataset = dataset.with_options(options)
-  try:
-    yield from dataset.as_numpy_iterator()
-  except tf.errors.OpError:
-    # TensorFlow keeps only the text of an error raised in a map.
-    if failures:
-      raise failures[min(failures)] from None
-    raise
+  Yields:
+    Dicts as `make_batch`. The last batch is filled up, "mask" tells with what.
+  """
+  batches = batches_lib.Batches(
+    indices,
+    pair_sims,
+    images,
+    batch_size=batch_size,
+    seed=seed,
+    one_epoch=True,
+    **hosts,
+  )
+  yield from stream.iterate(batches, 0, -(-len(indices) // batch_size))

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from alignet_jax import artifacts
-from alignet_jax.images import preprocess, tfds
+from alignet_jax.images import graph, opening, pack, preprocess, tfds
+from alignet_jax.triplets import dataset
 
 SMALL = preprocess.Preprocessing(5)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-  """A data set of seven images, in the two formats of TFDS."""
+  """Data sets of seven images each, in the two formats of TFDS."""
   tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
   folder = tmp_path_factory.mktemp("tfds")
 
@@ -24,12 +25,19 @@ def data_dir(tmp_path_factory):
       ("dots", "array_record"),
       ("stripes", "tfrecord"),
       ("words", "array_record"),
+      ("photos", "array_record"),
     ):
       key, feature = (
         "image",
         tensorflow_datasets.features.Image(shape=(9, 9, 3)),
       )
       values = [np.full((9, 9, 3), 30 * i, np.uint8) for i in range(7)]
+      if name == "photos":
+        feature = tensorflow_datasets.features.Image(encoding_format="jpeg")
+        np_rng = np.random.default_rng(0)
+        values = [
+          np_rng.integers(0, 256, (9 + i, 13, 3), np.uint8) for i in range(7)
+        ]
       if name == "words":
         key, feature = "text", tensorflow_datasets.features.Text()
         values = [str(i) for i in range(7)]
@@ -73,3 +81,34 @@ def test_records_by_their_index(data_dir):
 def test_what_cannot_be_read_is_refused(data_dir, name, split, message):
   with pytest.raises(artifacts.InputError, match=f"(?is){message}"):
     tfds.TfdsImages(name, split, data_dir=data_dir)
+
+
+def test_batches_of_records_are_the_same_in_tensorflow(data_dir):
+  images = tfds.TfdsImages(
+    "photos", "train", data_dir=data_dir, preprocessing=SMALL
+  )
+  assert images.read(0).startswith(b"\xff\xd8") and graph.can_decode(images)
+  indices = np.random.default_rng(0).permuted([range(7)] * 9, axis=1)[:, :3]
+  labelled = indices, np.zeros((9, 3), np.float32)
+  settings = {"batch_size": 4, "seed": 0}
+  made = dataset.make_dataset(
+    *labelled, images, start_step=5, num_steps=2, **settings
+  )
+  for step, batch in enumerate(made, 5):
+    want = dataset.make_batch(step, *labelled, images, **settings)
+    np.testing.assert_array_equal(batch["image"], want["image"], strict=True)
+    np.testing.assert_array_equal(batch["index"], want["index"])
+
+
+def test_records_can_be_packed(data_dir, tmp_path):
+  flags = ["--images=tfds:photos/train", "--size=5"]
+  assert (
+    pack.main([*flags, f"--out={tmp_path / 'a'}", f"--data_dir={data_dir}"])
+    == 0
+  )
+  images = tfds.TfdsImages(
+    "photos", "train", data_dir=data_dir, preprocessing=SMALL
+  )
+  packed = opening.open_collection(tmp_path / "a", SMALL)
+  np.testing.assert_array_equal(packed.load(range(7)), images.load(range(7)))
+  assert packed.names[6] == "train/6"
