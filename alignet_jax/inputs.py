@@ -81,6 +81,17 @@ def _features(config):
   return inputs + _images(config, ("stimuli", "collection"))
 
 
+def _teacher(config):
+  return [
+    artifacts.ExternalInput(
+      "teacher.local_features",
+      config.teacher.local_features,
+      "features [items d] of the teacher's model, .npy",
+      optional=True,
+    )
+  ]
+
+
 def _student(config):
   backbone = config.student.backbone
   inputs = _images(config, ("collection",))
@@ -121,6 +132,7 @@ def _weights(field, backbone):
 _STAGES = {
   "judgments": _judgments,
   "features": _features,
+  "teacher": _teacher,
   "student": _student,
   "evaluate": _evaluate,
 }

@@ -56,6 +56,8 @@ def draw(embedding, num_triplets, *, seed):
       "dimensions) with at least 3 objects."
     )
   checks.standardise(embedding)  # Refuses NaN and constants in words.
+  if num_triplets < 1:
+    raise ValueError(f"num_triplets is {num_triplets}; expected at least 1.")
   np_rng = np.random.default_rng(seed)
   n = len(embedding)
   # The second and third are drawn among those that are left, then moved past

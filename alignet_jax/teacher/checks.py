@@ -30,15 +30,7 @@ def standardise(features, *, per_feature=False):
     raise ValueError(
       f"features have shape {features.shape}; expected (items, features)."
     )
-  bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-  if bad.size:
-    first = ", ".join(str(row) for row in bad[:5])
-    more = ", ..." if bad.size > 5 else ""
-    raise ValueError(
-      f"{bad.size} of {len(features)} rows of the features hold NaN or"
-      f" infinity (rows {first}{more}). Replace these rows, or leave out the"
-      " triplets and rows of these items."
-    )
+  _check_finite(features, "the features")
   if (features == features[:1]).all():
     raise ValueError(
       f"All {len(features)} rows of the features are equal; nothing can be"
@@ -47,8 +39,9 @@ def standardise(features, *, per_feature=False):
   axis = 0 if per_feature else None
   mean = features.mean(axis=axis, dtype=np.float64)
   std = features.std(axis=axis, dtype=np.float64)
-  if per_feature and not (std > 0).all():
-    constant = np.flatnonzero(std == 0)
+  # A constant has the deviation of its rounding where it is no round number.
+  constant = np.flatnonzero((features == features[:1]).all(axis=0))
+  if per_feature and constant.size:
     raise ValueError(
       f"{constant.size} features are equal for all items (columns "
       f"{constant[:5].tolist()}); they cannot be scaled one by one. Leave them "
@@ -150,27 +143,76 @@ def check_strengths(strengths, val_triplets, patience):
   return strengths
 
 
+def check_settings(*, lr, batch_size, num_epochs):
+  """Refuses numbers with which nothing can be fitted.
+
+  Args:
+    lr: Expected to be finite and positive.
+    batch_size: Expected to be at least 1.
+    num_epochs: See `batch_size`.
+
+  Raises:
+    ValueError: Names the number.
+  """
+  if not 0 < lr < np.inf:
+    raise ValueError(f"lr is {lr}; expected a positive number.")
+  for name, value in (("batch_size", batch_size), ("num_epochs", num_epochs)):
+    if not value >= 1:
+      raise ValueError(f"{name} is {value}; expected at least 1.")
+
+
 def check_local(local_features, features):
   """Refuses items that the map of some features cannot take.
 
   Args:
-    local_features: f32[m d], or None for `features` themselves.
+    local_features: f32[m d], m > 1, or None for `features` themselves.
     features: f32[n d].
 
   Returns:
     f32[m d].
 
   Raises:
-    ValueError: Another width, NaN or infinity.
+    ValueError: Another width, NaN or infinity, or a single item.
   """
   if local_features is None:
     return features
-  local_features = np.asarray(local_features)
-  if local_features.ndim != 2 or local_features.shape[1] != features.shape[1]:
+  local_features = check_other(local_features, features, "local_features")
+  if len(local_features) < 2:
+    raise ValueError("local_features hold one item; neighbours need two.")
+  return local_features
+
+
+def check_other(other, features, name):
+  """Refuses items that do not have the features of some others.
+
+  Args:
+    other: What is asked about.
+    features: f32[n d].
+    name: What it is called in the message.
+
+  Returns:
+    f32[m d].
+
+  Raises:
+    ValueError: Another width, NaN or infinity; says where and what to do.
+  """
+  other = np.asarray(other)
+  if other.ndim != 2 or other.shape[1] != features.shape[1]:
     raise ValueError(
-      f"local_features have shape {local_features.shape}; expected items of "
+      f"{name} have shape {other.shape}; expected items of "
       f"{features.shape[1]} features each."
     )
-  if not np.isfinite(local_features).all():
-    raise ValueError("local_features hold NaN or infinity.")
-  return local_features
+  _check_finite(other, name)
+  return other
+
+
+def _check_finite(features, name):
+  bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+  if bad.size:
+    first = ", ".join(str(row) for row in bad[:5])
+    more = ", ..." if bad.size > 5 else ""
+    raise ValueError(
+      f"{bad.size} of {len(features)} rows of {name} hold NaN or"
+      f" infinity (rows {first}{more}). Replace these rows, or leave out the"
+      " triplets and rows of these items."
+    )

@@ -25,8 +25,6 @@ Usage:
 
 import argparse
 import math
-import os
-import pathlib
 import re
 import sys
 
@@ -130,7 +128,7 @@ def main(argv=None):
   args = parse(argv)
   settings = {name: getattr(args, name) for name in compare_rows.SETTINGS}
   try:
-    out = _make_folder(args.out)
+    out = compare_inputs.make_folder(args.out)
     inputs = compare_inputs.read(
       args.features,
       triplets_train=args.triplets_train,
@@ -172,19 +170,6 @@ def main(argv=None):
 
 def _log(line):
   print(line, file=sys.stderr, flush=True)
-
-
-def _make_folder(path):
-  path = pathlib.Path(path)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise artifacts.InputError(
-      f"--out is {path}, which cannot be made a folder: {error.strerror}."
-    ) from error
-  if not os.access(path, os.W_OK):
-    raise artifacts.InputError(f"--out is {path}, which cannot be written to.")
-  return path
 
 
 def _named_paths(flag, values):

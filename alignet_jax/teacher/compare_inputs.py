@@ -8,6 +8,8 @@ Usage:
 
 import contextlib
 import dataclasses
+import os
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,7 @@ def read(
         f"--local_features names {name!r}; --features has "
         f"{', '.join(features)}."
       )
-  arrays = {name: _read_features(path) for name, path in features.items()}
+  arrays = {name: read_features(path) for name, path in features.items()}
   first = next(iter(arrays))
   num_objects = len(arrays[first])
   for name, array in arrays.items():
@@ -84,7 +86,7 @@ def read(
         f"{features[name]} has {len(array)} rows and {features[first]} has "
         f"{num_objects}; all models need a row for each of the same objects."
       )
-  local = {name: _read_features(path) for name, path in local_features.items()}
+  local = {name: read_features(path) for name, path in local_features.items()}
   for name, array in local.items():
     if array.shape[1] != arrays[name].shape[1]:
       raise artifacts.InputError(
@@ -149,7 +151,7 @@ def naming(what):
     raise artifacts.InputError(f"{what}: {error}") from error
 
 
-def _read_features(path):
+def read_features(path):
   """Features of a file, f32[n d], or an error that names rows and remedy."""
   table = tables.read_table(path)
   if table.dtype.kind not in "iuf":
@@ -159,3 +161,17 @@ def _read_features(path):
   with naming(path):
     checks.standardise(features)
   return features
+
+
+def make_folder(path):
+  """The folder of --out, or an error that names it."""
+  path = pathlib.Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise artifacts.InputError(
+      f"--out is {path}, which cannot be made a folder: {error.strerror}."
+    ) from error
+  if not os.access(path, os.W_OK):
+    raise artifacts.InputError(f"--out is {path}, which cannot be written to.")
+  return path

@@ -18,14 +18,18 @@ Usage:
 import argparse
 import csv
 import io
-import pathlib
 import sys
 
 import numpy as np
 
 from alignet_jax import artifacts, odd_one_out
 from alignet_jax.judgments import things
-from alignet_jax.teacher import concepts, zero_shot
+from alignet_jax.teacher import (
+  compare_inputs,
+  compare_table,
+  concepts,
+  zero_shot,
+)
 from alignet_jax.teacher import transform as transform_lib
 
 # Rows of each kind that are printed; the files have all.
@@ -52,8 +56,8 @@ def parse(argv=None):
     help="which items of a triplet must be of the category",
   )
   add("--transform", metavar="PATH", help=".npz of a teacher, for --categories")
-  add("--num_folds", type=int, default=5, help="of objects")
-  add("--seed", type=int, default=0)
+  add("--num_folds", type=_whole(2), default=5, help="of objects")
+  add("--seed", type=_whole(0), default=0)
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
   args = parser.parse_args(argv)
   if not args.dimensions and not args.categories:
@@ -63,6 +67,20 @@ def parse(argv=None):
   if args.transform and not args.categories:
     parser.error("--transform is for --categories only.")
   return args
+
+
+def _whole(least):
+  """Converts a flag to an int that is not too small."""
+
+  def convert(text):
+    value = int(text) if text.lstrip("-").isdigit() else least - 1
+    if value < least:
+      raise argparse.ArgumentTypeError(
+        f"it is {text!r}; expected a whole number, at least {least}."
+      )
+    return value
+
+  return convert
 
 
 def run(args, *, log=print):
@@ -75,9 +93,8 @@ def run(args, *, log=print):
   Raises:
     artifacts.InputError: A file that cannot be used; names it.
   """
-  out = pathlib.Path(args.out)
-  out.mkdir(parents=True, exist_ok=True)
-  features = things.load_features(args.features)
+  out = compare_inputs.make_folder(args.out)
+  features = compare_inputs.read_features(args.features)
   triplets = things.load_triplets(args.triplets, num_objects=len(features))
   summary = {"chance": odd_one_out.CHANCE}
   try:
@@ -105,6 +122,11 @@ def _dimensions(features, dimensions, triplets, args, out, log):
     {"dimension": index, "r2": float(r2)} for index, r2 in enumerate(found.r2)
   ]
   _write_csv(out / "dimensions.csv", rows)
+  if not found.num_triplets:
+    log(
+      f"warning: no triplet has all its objects in one of {args.num_folds} "
+      "folds; use fewer folds or more triplets for an accuracy."
+    )
   value, low, high = found.accuracy
   log(
     f"{dimensions.shape[1]} dimensions of held-out objects: mean R2 "
@@ -120,14 +142,16 @@ def _dimensions(features, dimensions, triplets, args, out, log):
   ):
     shown = ", ".join(f"{row['dimension']} ({row['r2']:.3f})" for row in part)
     log(f"  {title} dimensions (R2): {shown}")
-  return {
-    "r2_mean": float(np.nanmean(found.r2)),
-    "accuracy": value,
-    "accuracy_low": low,
-    "accuracy_high": high,
-    "accuracy_of_given": found.target_accuracy,
-    "num_triplets": found.num_triplets,
-  }
+  return compare_table.without_nan(
+    {
+      "r2_mean": float(np.nanmean(found.r2)),
+      "accuracy": value,
+      "accuracy_low": low,
+      "accuracy_high": high,
+      "accuracy_of_given": found.target_accuracy,
+      "num_triplets": found.num_triplets,
+    }
+  )
 
 
 def _categories(features, triplets, args, out, log):
@@ -160,7 +184,8 @@ def _write_csv(path, rows):
   text = io.StringIO()
   writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
   writer.writeheader()
-  writer.writerows(rows)
+  for row in rows:
+    writer.writerow(compare_table.without_nan(row))  # Empty where unknown.
   artifacts.write_text(path, text.getvalue())
 
 

@@ -31,6 +31,9 @@ from alignet_jax.teacher import transform as transform_lib
 # Triplets that the scale of the initial map is found by.
 _NUM_FOR_START = 20_000
 
+# Of these, whose rows are gathered at a time.
+_BLOCK = 4096
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FitResult:
@@ -111,11 +114,14 @@ def fit_transform(
     FloatingPointError: No strength gives finite numbers.
   """
   objective = objective or steps.Objective()
+  checks.check_settings(lr=lr, batch_size=batch_size, num_epochs=num_epochs)
   features = np.asarray(features)
   mean, std = checks.standardise(features, per_feature=per_feature)
   triplets = checks.check_triplets(triplets, len(features), "triplets")
   if val_features is None:
     val_features = features
+  else:
+    val_features = checks.check_other(val_features, features, "val_features")
   if val_triplets is not None:
     val_triplets = checks.check_triplets(
       val_triplets, len(val_features), "val_triplets"
@@ -205,7 +211,18 @@ def _start(objective, x, triplets, target_logprobs, seed):
     probs = np.tile([0.0, 0.0, 1.0], (len(rows), 1))
   else:
     probs = np.exp(np.asarray(target_logprobs, np.float64)[rows])
-  logits = odd_one_out.logits_of_rows(x, triplets[rows])
+  blocks = range(0, len(rows), _BLOCK)
+  logits = np.concatenate(
+    [
+      np.asarray(
+        odd_one_out.logits_of_rows(x, triplets[rows[start : start + _BLOCK]])
+      )
+      for start in blocks
+    ]
+  )
+  # Ties but for rounding, as of one-hot features; or NaN, or infinite.
+  if not np.ptp(logits, axis=1).max() > 1e-5 * np.abs(logits).max():
+    return None
   best = zero_shot.best_temperature(
     logits / objective.temperature, probs, distance="kl"
   )

@@ -76,7 +76,15 @@ def run_teacher(context):
   if settings.local_features:
     local_features = artifacts.read_npy(settings.local_features)
   with _naming(features_path):
-    checks.standardise(features)
+    checks.standardise(features, per_feature=settings.per_feature)
+  if local_features is not None:
+    with _naming(settings.local_features):
+      checks.check_local(local_features, features)
+  if not 0 <= settings.rank < features.shape[1]:
+    raise artifacts.InputError(
+      f"config.teacher.rank is {settings.rank}; expected 0 (full), or 1 to "
+      f"{features.shape[1] - 1} for {features.shape[1]} features."
+    )
   context.log(
     f"teacher: {len(triplets)} judgments of {len(features)} items; "
     f"{features.shape[1]} features"

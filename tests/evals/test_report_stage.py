@@ -150,6 +150,14 @@ def test_trade_offs_are_of_new_objects_where_there_are_folds(tmp_path, folds):
   assert selection.neighbours_kept == [0.25, 1.25]
   assert selection.accuracy == [0.4 if folds else 0.5] * 2
   assert ("did not see" in made["trade_offs_note"]) == folds
+  assert "objects that people judged" in made["trade_offs_note"]
+
+
+def test_the_note_says_whose_neighbours_are_kept(tmp_path):
+  made = report_stage._trade_offs(
+    _teacher(tmp_path, {"local_features": "x.npy"}, 2)
+  )
+  assert "config.teacher.local_features" in made["trade_offs_note"]
 
 
 @pytest.mark.parametrize(

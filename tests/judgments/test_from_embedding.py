@@ -57,3 +57,19 @@ def test_a_seed_decides_the_draw(np_rng):
 def test_embeddings_that_cannot_be_used_are_refused(embedding, message):
   with pytest.raises(ValueError, match=message):
     from_embedding.draw(embedding, 10, seed=0)
+
+
+def test_more_triplets_than_fit_into_a_block(np_rng, monkeypatch):
+  embedding = np.abs(np_rng.normal(size=(7, 3))).astype(np.float32)
+  whole = from_embedding.draw(embedding, 23, seed=5)
+  monkeypatch.setattr(from_embedding, "_BLOCK", 7)
+  parts = from_embedding.draw(embedding, 23, seed=5)
+  np.testing.assert_array_equal(parts.triplets, whole.triplets)
+  np.testing.assert_allclose(
+    parts.target_logprobs, whole.target_logprobs, rtol=1e-6, atol=1e-6
+  )
+
+
+def test_none_cannot_be_drawn():
+  with pytest.raises(ValueError, match="num_triplets is 0"):
+    from_embedding.draw(np.eye(4), 0, seed=0)

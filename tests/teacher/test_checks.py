@@ -36,3 +36,11 @@ def test_per_feature_gives_one_of_each(np_rng):
   checks.standardise(features)
   with pytest.raises(ValueError, match=r"1 features are equal .*columns \[3\]"):
     checks.standardise(features, per_feature=True)
+
+
+def test_a_constant_column_in_float64_is_refused_too(np_rng):
+  features = np_rng.normal(size=(1854, 4))
+  features[:, 1] = 0.1  # Its computed deviation is not zero.
+  assert features[:, 1].std() > 0
+  with pytest.raises(ValueError, match=r"columns \[1\]"):
+    checks.standardise(features, per_feature=True)

@@ -178,6 +178,20 @@ def test_a_row_holds_the_scores_of_its_transform(inputs, fits, tmp_path):
   assert np.isnan([zero["gain"], zero["strength"]]).all()
 
 
+def test_neighbours_are_those_among_the_local_features(inputs, fits, tmp_path):
+  rows, _ = _make(inputs, ("hard",), tmp_path)
+  local = inputs.local_features["two"]
+  kept = _kept(local - 1, local)
+  assert 0 < kept < 1
+  np.testing.assert_allclose(rows[1]["neighbours_kept"], kept, rtol=1e-9)
+  # Other ones are looked at without another fit.
+  local[:] = np.roll(local, 1, axis=1) ** 2
+  inputs.digests["local_features two"] = "other"
+  again, lines = _make(inputs, ("hard",), tmp_path)
+  assert again[1]["neighbours_kept"] != rows[1]["neighbours_kept"]
+  assert "scored anew" in lines[1] and len(fits) == 2
+
+
 def test_zero_shot_of_new_objects(inputs, tmp_path):
   rows, _ = _make(inputs, ("zero_shot",), tmp_path)
   folds = splits.by_object(inputs.train, NUM, num_folds=2, seed=3)

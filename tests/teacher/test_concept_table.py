@@ -107,3 +107,37 @@ def test_nan_features_are_named(files, capsys):
   np.save(files / "features.npy", features)
   assert _run(files, "--dimensions", "vice.npy") == 2
   assert "features.npy" in capsys.readouterr().err
+
+
+def test_membership_folds_and_seed_are_passed_on(files):
+  flags = ["--categories", "concepts.tsv", "--column", "kind"]
+  assert _run(files, *flags, "--membership", "odd") == 0
+  odd = _read(files / "out" / "categories.csv")
+  assert _run(files, *flags) == 0
+  both = _read(files / "out" / "categories.csv")
+  assert sum(int(row["num_triplets"]) for row in odd) < sum(
+    int(row["num_triplets"]) for row in both
+  )
+  numbers = []
+  for more in ([], ["--num_folds", "4"], ["--seed", "1"]):
+    assert _run(files, "--dimensions", "vice.npy", *more) == 0
+    summary = json.loads((files / "out" / "concepts.json").read_text())
+    numbers.append(summary["dimensions"]["num_triplets"])
+  assert len(set(numbers)) == 3
+
+
+def test_without_a_triplet_in_a_fold_there_is_no_accuracy(files, capsys):
+  np.save(files / "test.npy", np.load(files / "test.npy")[:3])
+  assert _run(files, "--dimensions", "vice.npy", "--num_folds", "13") == 0
+  assert "use fewer folds" in capsys.readouterr().out
+  text = (files / "out" / "concepts.json").read_text()
+  assert "NaN" not in text
+  assert json.loads(text)["dimensions"]["accuracy"] is None
+
+
+def test_a_folder_that_cannot_be_made_is_named(files, capsys):
+  argv = ["--features", str(files / "features.npy")]
+  argv += ["--triplets", str(files / "test.npy")]
+  argv += ["--dimensions", str(files / "vice.npy")]
+  assert concept_table.main([*argv, "--out", "/dev/null/x"]) == 2
+  assert "/dev/null/x" in capsys.readouterr().err

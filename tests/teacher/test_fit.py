@@ -185,6 +185,62 @@ def test_starts_from_the_scale_that_predicts_best(judges, variant):
   )
 
 
+@pytest.mark.parametrize("case", ["temperature", "one-hot", "certain"])
+def test_start_at_other_temperatures_and_where_no_scale_is_best(judges, case):
+  features, triplets = judges.features, judges.answer(1500)
+  objective, expected = steps.Objective(), NUM_FEATURES**-0.5
+  if case == "temperature":
+    objective = steps.Objective(temperature=4.0)
+    expected = 2 * _start_of(features, triplets, steps.Objective())
+  elif case == "one-hot":  # All choices are ties.
+    features, expected = np.eye(NUM_ITEMS), NUM_ITEMS**-0.5
+  else:  # Always right, so that the surer the better.
+    x = (features - features.mean()) / features.std()
+    logits = np.asarray(odd_one_out.logits_of_rows(x.astype("f4"), triplets))
+    order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[logits.argmax(axis=1)]
+    triplets = np.take_along_axis(triplets, order, axis=1)
+  met = _start_of(features, triplets, objective)
+  np.testing.assert_allclose(met, expected, rtol=1e-4, atol=0)
+
+
+def _start_of(features, triplets, objective):
+  """Multiple of the identity that a fit of no length leaves."""
+  result = fit.fit_transform(
+    features,
+    triplets,
+    objective=objective,
+    **{
+      **SETTINGS,
+      "strengths": (0.0,),
+      "patience": 0,
+      "lr": 1e-12,
+      "num_epochs": 1,
+    },
+  )
+  return result.transform.weights[0, 0]
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"lr": -1.0}, "lr is -1.0"),
+    ({"lr": float("nan")}, "lr is nan"),
+    ({"batch_size": 0}, "batch_size is 0"),
+    ({"num_epochs": 0}, "num_epochs is 0"),
+    ({"val_features": np.full((NUM_ITEMS, NUM_FEATURES), np.nan)}, "61 of 61"),
+    ({"val_features": np.ones((NUM_ITEMS, 3))}, r"val_features.*\(61, 3\)"),
+    ({"local_features": np.ones((1, NUM_FEATURES))}, "one item"),
+  ],
+)
+def test_settings_that_cannot_be_fitted_with_are_named(
+  judges, changes, message
+):
+  triplets = judges.answer(50)
+  settings = {**SETTINGS, "val_triplets": triplets, **changes}
+  with pytest.raises(ValueError, match=message):
+    fit.fit_transform(judges.features, triplets, **settings)
+
+
 def test_two_steps_equal_a_plain_loop_of_optax(judges):
   triplets, held_out = judges.answer(50), judges.answer(40)
   targets = judges.logprobs(triplets)
