@@ -29,7 +29,6 @@ import argparse
 import hashlib
 import os
 import pathlib
-import re
 import sys
 
 from alignet_jax import artifacts, progress
@@ -38,9 +37,6 @@ from alignet_jax.images import opening
 # Same names as in backbones/feature_files.py, which imports JAX.
 _DTYPES = ("float32", "float16")
 _ON_ERROR = ("refuse", "skip")
-
-# An id such as facebook/dinov2-small, where there is no such file.
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def main(argv=None, *, load=None):
@@ -158,7 +154,12 @@ def _run(args, load):
     from alignet_jax.backbones import load as load_lib
 
     load = load_lib.load
-  backbone = load(args.model, args.weights, **options)
+  try:
+    backbone = load(args.model, args.weights, **options)
+  except artifacts.InputError:
+    raise
+  except ValueError as error:  # Of the model: a pool or size it cannot have.
+    raise artifacts.InputError(f"--model={args.model}: {error}") from error
   if backbone.report is not None:
     progress.write(str(backbone.report))
   made = feature_files.extract(
@@ -193,24 +194,20 @@ def _tell(out, made):
 
 
 def _digest(weights):
-  """SHA-256 of a file, or of the names and contents of a folder's files."""
+  """SHA-256 of all files that decide what the weights are."""
+  from alignet_jax.backbones import safetensors_file
+
   path, part = pathlib.Path(weights).expanduser(), ""
   if not path.exists() and ":" in weights:  # FILE.npz:PART
     file, _, part = weights.rpartition(":")
     path = pathlib.Path(file)
-  if not path.exists() and _HUB_ID.fullmatch(weights):
-    from alignet_jax.backbones import safetensors_file
-
-    path = safetensors_file.resolve(weights).parent
-  if not path.exists():
+  if not path.exists() and not safetensors_file.is_hub_id(weights):
     raise artifacts.InputError(f"There are no weights {weights}.")
-  if path.is_file():
+  if path.is_file() and path.suffix not in (".safetensors", ".json"):
     return artifacts.sha256_file(path) + (f":{part}" if part else "")
   digest = hashlib.sha256()
-  for file in sorted(path.rglob("*")):
-    if file.is_file():
-      name = file.relative_to(path).as_posix()
-      digest.update(f"{name} {artifacts.sha256_file(file)}\n".encode())
+  for file in safetensors_file.files(weights):
+    digest.update(f"{file.name} {artifacts.sha256_file(file)}\n".encode())
   return digest.hexdigest()
 
 

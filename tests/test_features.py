@@ -229,12 +229,46 @@ def test_mistakes_end_with_exit_code_2(command, tmp_path):
 def test_weights_in_a_folder_are_known_by_their_content(command, tmp_path):
   folder = tmp_path / "weights"
   folder.mkdir()
-  (folder / "a").write_bytes(b"1")
+  (folder / "model.safetensors").write_bytes(b"1")
   command(weights=folder)
+  (folder / "README.md").write_bytes(b"not read")
   assert "up to date" in command(weights=folder)[1]
-  (folder / "a").write_bytes(b"2")
+  (folder / "model.safetensors").write_bytes(b"2")
   code, _, err = command(weights=folder)
   assert code == 2 and "weights_sha256" in err
+
+
+@pytest.mark.parametrize("changed", ["config.json", "b.safetensors"])
+def test_all_files_that_decide_the_weights_count(command, tmp_path, changed):
+  index = tmp_path / "model.safetensors.index.json"
+  index.write_text(json.dumps({"weight_map": {"x": "b.safetensors"}}))
+  (tmp_path / "b.safetensors").write_bytes(b"1")
+  (tmp_path / "config.json").write_text("{}")
+  command(weights=index)
+  assert "up to date" in command(weights=index)[1]
+  (tmp_path / changed).write_text('{"layer_norm_eps": 1.0}')
+  code, _, err = command(weights=index)
+  assert code == 2 and "weights_sha256" in err
+
+
+def test_another_array_under_the_same_name_is_noticed(command, tmp_path):
+  np_rng = np.random.default_rng(3)
+  path = tmp_path / "x.npy"
+  np.save(path, np_rng.integers(0, 256, (5, 8, 8, 3), np.uint8))
+  command(images=path)
+  assert "up to date" in command(images=path)[1]
+  np.save(path, np_rng.integers(0, 256, (5, 8, 8, 3), np.uint8))
+  code, _, err = command(images=path)
+  assert code == 2 and "images" in err
+
+
+@pytest.mark.parametrize(
+  "flags", [{"pool": "bogus"}, {"image_size": 10}, {"weights": "a/b.npz"}]
+)
+def test_what_the_model_cannot_have_is_one_line(command, flags):
+  code, _, err = command(**flags)
+  assert code == 2 and err.startswith("error: ")
+  assert "Hugging Face" not in err
 
 
 def test_the_command_reads_public_weights(command, tmp_path):

@@ -177,6 +177,11 @@ class Parts:
       for part in range(len(self.ranges)):
         text = self._file(part, ".csv").read_bytes().decode(**_ENCODING)
         lines = list(csv.reader(io.StringIO(text, newline="")))
+        if len(lines) != abouts[part]["num_rows"]:
+          raise artifacts.InputError(
+            f"{self._file(part, '.csv')} has {len(lines)} lines for"
+            f" {abouts[part]['num_rows']} rows of features."
+          )
         f.write(csv_bytes((row + i, *line) for i, line in enumerate(lines)))
         row += len(lines)
     if list_skipped:
@@ -191,7 +196,12 @@ class Parts:
 def csv_bytes(rows):
   """Lines of a csv file."""
   text = io.StringIO(newline="")
-  csv.writer(text, lineterminator="\n").writerows(rows)
+  plain = csv.writer(text, lineterminator="\n")
+  quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+  for row in rows:
+    # A carriage return ends a line for readers; Python 3.11 does not quote it.
+    has_return = any("\r" in str(field) for field in row)
+    (quoted if has_return else plain).writerow(row)
   return text.getvalue().encode(**_ENCODING)
 
 

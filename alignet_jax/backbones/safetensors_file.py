@@ -23,7 +23,12 @@ INDEX = "model.safetensors.index.json"
 # Endings of files with pickled objects.
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.npz)(?<!\.safetensors)(?<!\.json)")
+
+
+def is_hub_id(path):
+  """Whether a path that is not there may be an id of the Hugging Face hub."""
+  return bool(_HUB_ID.fullmatch(str(path)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +107,27 @@ def resolve(path):
         ".safetensors.index.json, and folders that hold one."
       )
     return local
-  if _HUB_ID.match(str(path)) and not local.suffix == ".safetensors":
+  if is_hub_id(path):
     return _in_folder(_fetch(str(path)))
   raise artifacts.InputError(f"There is no file or folder {path}.")
+
+
+def files(path):
+  """Files that decide what is read: weights, shards, index and config.json.
+
+  Args:
+    path: File, folder or hub id.
+
+  Returns:
+    List of `pathlib.Path`.
+  """
+  file = resolve(path)
+  found = [file]
+  if file.suffix == ".json":
+    shards = artifacts.read_json(file).get("weight_map") or {}
+    found += [file.parent / shard for shard in sorted(set(shards.values()))]
+  config = file.parent / "config.json"
+  return [*found, *([config] if config.exists() else [])]
 
 
 def _in_folder(folder):

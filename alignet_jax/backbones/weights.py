@@ -13,6 +13,7 @@ Usage:
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -119,11 +120,12 @@ def fit(
   loaded = {name: x for name, x in loaded.items() if name not in unused}
   resampled = []
   x = loaded.get("pos_embedding")
-  if x is not None and x.shape != shapes["pos_embedding"]:
-    width = shapes["pos_embedding"][2]
-    if names.is_grid(x.shape, num_extra=0) and x.shape[2] == width:
-      patch = height_and_width(model.patch_size)  # A pair in big_vision.
-      grid = np.floor_divide(height_and_width(image_size), patch)
+  if x is not None and names.is_grid(x.shape, num_extra=0):
+    patch = height_and_width(model.patch_size)  # A pair in big_vision.
+    grid = np.floor_divide(height_and_width(image_size), patch)
+    # As many patches in another shape have other positions all the same.
+    is_other = tuple(grid) != (math.isqrt(x.shape[1]),) * 2
+    if is_other and x.shape[2] == shapes["pos_embedding"][2]:
       loaded["pos_embedding"] = posemb.resample(x, grid, rule=posemb_rule)
       resampled.append("pos_embedding")
   check(loaded, shapes, path=path)

@@ -18,6 +18,7 @@ Usage:
 
 import concurrent.futures
 import copy
+import errno
 import os
 import pathlib
 
@@ -128,7 +129,10 @@ class ArrayImages:
     labels: int32[n] class of each image, or None.
     preprocessing: `preprocess.Preprocessing`, or None.
     size: Height and width in pixels that `load` gives.
+    fingerprint: str that tells this array from others; "" if not known.
   """
+
+  fingerprint = ""
 
   def __init__(self, images, *, names=None, labels=None):
     """Wraps an array without copying it.
@@ -291,6 +295,20 @@ def labels_of(names):
   return np.array(labels, np.int32), class_names
 
 
+# What a name raises under which there can be no file: too long, below another
+# file, in a ring of links, or (ValueError) with a NUL.
+_NO_FILE = (OSError, ValueError)
+_ERRNOS = (
+  errno.ENOENT,
+  errno.EISDIR,
+  errno.EACCES,
+  errno.EPERM,
+  errno.ENOTDIR,
+  errno.ENAMETOOLONG,
+  errno.ELOOP,
+)
+
+
 def read_file(path):
   """The bytes of a file; one that is not there or not allowed is refused.
 
@@ -298,9 +316,12 @@ def read_file(path):
   """
   try:
     return pathlib.Path(path).read_bytes()
-  except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+  except (IsADirectoryError, PermissionError, *_NO_FILE) as error:
+    if isinstance(error, OSError) and error.errno not in _ERRNOS:
+      raise
     raise artifacts.InputError(
-      f"The image file {path} cannot be read: {error.strerror}."
+      f"The image file {path} cannot be read:"
+      f" {getattr(error, 'strerror', None) or error}."
     ) from error
 
 
@@ -310,15 +331,26 @@ def file_sizes(paths):
   for path in paths:
     try:
       sizes.append(os.stat(path).st_size)
-    except (FileNotFoundError, PermissionError):
+    except (PermissionError, *_NO_FILE) as error:
+      if isinstance(error, OSError) and error.errno not in _ERRNOS:
+        raise
       sizes.append(-1)
   return sizes
 
 
 def _relative_names(folder):
   """Path below `folder` of every image file, in the order of the disk."""
-  for root, _, files in os.walk(folder, followlinks=True):
+  above_of = {str(folder): ()}  # Folders that a folder lies in, by identity.
+  for root, folders, files in os.walk(folder, followlinks=True):
     above = pathlib.Path(root).relative_to(folder).as_posix()
+    status = os.stat(root)
+    lineage = (*above_of.pop(root), (status.st_dev, status.st_ino))
+    for name in list(folders):
+      status = os.stat(os.path.join(root, name))
+      if (status.st_dev, status.st_ino) in lineage:
+        folders.remove(name)  # A link to where we come from.
+      else:
+        above_of[os.path.join(root, name)] = lineage
     for name in files:
       if is_image_name(name):
         yield name if above == "." else f"{above}/{name}"

@@ -64,6 +64,8 @@ def open_collection(path, preprocessing=None, *, root=None, data_dir=None):
     return lists.CsvImages(path, root=root, preprocessing=preprocessing)
   if lower.endswith(".npy"):
     images = collections.ArrayImages(artifacts.read_npy(path, mmap=True))
+    # Its images have neither names nor sizes that another array would not have.
+    images.fingerprint = artifacts.sha256_file(path)
     return images.with_preprocessing(preprocessing) if preprocessing else images
   raise artifacts.InputError(
     f"{path} is not of a kind that holds images; expected {KINDS}."

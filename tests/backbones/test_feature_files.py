@@ -561,3 +561,13 @@ def test_names_that_are_not_text_keep_their_bytes(folder, tmp_path):
     names = [row[1] for row in csv.reader(f)]
   assert strange in names
   assert json.loads((tmp_path / "out" / "manifest.json").read_text())
+
+
+def test_a_return_in_a_name_is_no_new_line(folder, tmp_path):
+  first = sorted(path for path in folder.rglob("*") if path.is_file())[0]
+  first.rename(first.with_name(f"a\rb{first.suffix}"))
+  made = run(tmp_path / "out", folder)
+  rows = read_csv(tmp_path / "out" / "index.csv")
+  assert len(rows) == made.metrics["num_rows"] == 17
+  assert sum("\r" in row["file"] for row in rows) == 1
+  assert [int(row["row"]) for row in rows] == list(range(17))

@@ -269,3 +269,12 @@ def test_expected_shapes_makes_no_parameters():
   shapes = weights.expected_shapes(Model(), image_size=(5, 7))
   assert shapes == {"gain": (1, 1, 1, 3)}
   assert traced and all(traced)
+
+
+def test_as_many_patches_in_another_shape_are_resampled(np_rng, tmp_path):
+  flat = random_params(np_rng, image_size=8)  # A grid of 4 x 4.
+  weights.save(tmp_path / "a.npz", weights.unflatten(flat))
+  params, report = weights.load(tmp_path / "a.npz", MODEL, image_size=(4, 16))
+  assert report.resampled == ("pos_embedding",)
+  expected = weights.resample_posemb(flat["pos_embedding"], (2, 8))
+  np.testing.assert_array_equal(params["pos_embedding"], expected)

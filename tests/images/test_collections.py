@@ -179,3 +179,28 @@ def test_wrong_arrays_are_refused():
     collections.ArrayImages(pixels, labels=[0, 1, 2])
   with pytest.raises(artifacts.InputError, match="as many names, not 1"):
     collections.ArrayImages(pixels, names=["a"])
+
+
+def test_a_ring_of_links_is_walked_once(folder):
+  before = collections.FolderImages(folder, size=8).names
+  (folder / "ring").symlink_to(folder, target_is_directory=True)
+  assert collections.FolderImages(folder, size=8).names == before
+
+
+def test_a_link_to_another_folder_is_followed(folder, tmp_path):
+  elsewhere = tmp_path / "elsewhere"
+  elsewhere.mkdir()
+  Image.fromarray(_pattern(5, 7)).save(elsewhere / "a.png")
+  (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
+  assert "linked/a.png" in collections.FolderImages(folder, size=8).names
+
+
+@pytest.mark.parametrize(
+  "name", ["x" * 300, "file/y.png", "nul\0.png"], ids=["long", "below", "nul"]
+)
+def test_names_under_which_there_can_be_no_file(tmp_path, name):
+  (tmp_path / "file").write_bytes(b"1")
+  path = f"{tmp_path}/{name}"
+  assert collections.file_sizes([path]) == [-1]
+  with pytest.raises(artifacts.InputError, match="cannot be read"):
+    collections.read_file(path)
