@@ -26,13 +26,14 @@ folder, or in turn. Whichever makes the last part joins all of them.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import os
 import pathlib
 import sys
 
 from alignet_jax import artifacts, progress
-from alignet_jax.images import opening
+from alignet_jax.images import opening, preprocess
 
 # Same names as in backbones/feature_files.py, which imports JAX.
 _DTYPES = ("float32", "float16")
@@ -89,6 +90,12 @@ def _parser():
     help="of the matrix products, if not the model's own",
   )
   add("--image_size", type=_whole(1), help="pixels, if not as in the weights")
+  add(
+    "--preprocessing",
+    choices=tuple(preprocess.PRESETS),
+    help="of pixels, if not that of the weights: alignet for models that were"
+    " aligned as in the paper",
+  )
   add("--pool", help="how tokens become one vector, if not as in the weights")
   add(
     "--on_error",
@@ -138,8 +145,11 @@ def _run(args, load):
     "dtype": args.compute_dtype,
   }
   options = {name: value for name, value in options.items() if value}
+  model = {"name": args.model, "weights_sha256": _digest(args.weights)}
+  if args.preprocessing:
+    model["preprocessing"] = args.preprocessing
   asked = feature_files.settings(
-    {"name": args.model, "weights_sha256": _digest(args.weights), **options},
+    {**model, **options},
     images,
     args.output.split(","),
     batch_size=args.batch_size,
@@ -166,7 +176,7 @@ def _run(args, load):
     out,
     backbone.model,
     backbone.params,
-    images.with_preprocessing(backbone.preprocessing),
+    images.with_preprocessing(_preprocessing(args, backbone)),
     asked,
     **how,
     part_size=args.part_size,
@@ -180,6 +190,17 @@ def _run(args, load):
   )
   if made is not None:
     _tell(out, made)
+
+
+def _preprocessing(args, backbone):
+  """That of the weights, or the preset asked for, at the model's size."""
+  if not args.preprocessing:
+    return backbone.preprocessing
+  preset = preprocess.PRESETS[args.preprocessing]
+  size = backbone.preprocessing.size
+  return dataclasses.replace(
+    preset, size=size, short_side=round(preset.short_side * size / preset.size)
+  )
 
 
 def _tell(out, made):

@@ -251,6 +251,29 @@ def test_all_files_that_decide_the_weights_count(command, tmp_path, changed):
   assert code == 2 and "weights_sha256" in err
 
 
+def test_aligned_models_see_the_whole_image_unscaled(command, images, tmp_path):
+  def load(*args, **kwargs):
+    backbone = make_backbone(*args, **kwargs)
+    backbone.preprocessing = preprocess.Preprocessing(
+      8, resize="short_side", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    return backbone
+
+  command(load=load, preprocessing="alignet")
+  # The stand-in's own preprocessing is that of aligned models.
+  command(out=tmp_path / "same")
+  same = artifacts.read_npy(tmp_path / "same" / "features.npy")
+  aligned = artifacts.read_npy(tmp_path / "out" / "features.npy")
+  np.testing.assert_array_equal(aligned, same)
+  made = json.loads((tmp_path / "out" / "manifest.json").read_text())
+  assert made["config"]["model"]["preprocessing"] == "alignet"
+  code, _, err = command(load=refuse_to_load)
+  assert code == 2 and "preprocessing" in err
+  command(load=load, out=tmp_path / "own")
+  own = artifacts.read_npy(tmp_path / "own" / "features.npy")
+  assert np.abs(own - same).max() > 1e-3
+
+
 def test_another_array_under_the_same_name_is_noticed(command, tmp_path):
   np_rng = np.random.default_rng(3)
   path = tmp_path / "x.npy"
