@@ -286,7 +286,7 @@ def test_another_array_under_the_same_name_is_noticed(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "flags", [{"pool": "bogus"}, {"image_size": 10}, {"weights": "a/b.npz"}]
+  "flags", [{"pool": "bogus"}, {"image_size": 3}, {"weights": "a/b.npz"}]
 )
 def test_what_the_model_cannot_have_is_one_line(command, flags):
   code, _, err = command(**flags)

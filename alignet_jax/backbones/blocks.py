@@ -58,6 +58,9 @@ class Patches(nn.Module):
     """Maps f32[b h w c] to [b n d], in `dtype`."""
     b, h, w, c = image.shape
     p = self.patch_size
+    if h % p or w % p:
+      h, w = h - h % p, w - w % p
+      image = image[:, :h, :w]
     kernel = self.param(
       "kernel", nn.initializers.lecun_normal(), (p, p, c, self.width)
     )

@@ -44,6 +44,10 @@ _CHECKED = {
 }
 
 
+# Patch size and patches per edge of models that leave out the last pixels.
+_PUBLISHED_SIZES = {(14, 27): 384}
+
+
 @dataclasses.dataclass(frozen=True)
 class Backbone:
   """A model that is ready to run.
@@ -229,7 +233,8 @@ def _default_size(family, flat, model):
   posemb = flat.get("pos_embedding")
   if not family.native_size or posemb is None or posemb.ndim != 3:
     return family.preprocessing.size
-  return math.isqrt(posemb.shape[1]) * model.patch_size
+  edge = math.isqrt(posemb.shape[1])
+  return _PUBLISHED_SIZES.get((model.patch_size, edge), edge * model.patch_size)
 
 
 def _preprocessing(family, size):

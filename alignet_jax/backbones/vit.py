@@ -127,9 +127,11 @@ class ViT(nn.Module):
     """Encodes images.
 
     Args:
-      image: f32[b h w 3], in the value range that the weights were made for. h
-        and w are multiples of `patch_size`, and h w / patch_size^2 is the
-        number of position embeddings in the parameters.
+      image: f32[b h w 3], in the value range that the weights were made for.
+        Pixels at the right and at the bottom that make no whole patch are left
+        out, as by the convolution of the published models (So400m/14 at 384
+        pixels sees 378). The number of whole patches is that of the position
+        embeddings in the parameters.
 
     Returns:
       The last output, f32[b num_classes] or f32[b rep_size or width], and a
@@ -246,8 +248,8 @@ class ViT(nn.Module):
         f"width={self.width} is not a multiple of num_heads={self.num_heads}."
       )
     p = self.patch_size
-    if len(shape) != 4 or shape[3] != 3 or shape[1] % p or shape[2] % p:
+    if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < p:
       raise ValueError(
         f"Images of shape {tuple(shape)} do not fit: [b h w 3] is needed, with "
-        f"h and w multiples of patch_size={p}."
+        f"h and w at least patch_size={p}."
       )

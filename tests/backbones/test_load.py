@@ -198,3 +198,11 @@ def test_optional_libraries_are_imported_when_needed_only():
     [sys.executable, "-c", program], capture_output=True, text=True, check=True
   )
   assert done.stdout.strip() == "[]"
+
+
+def test_the_size_at_which_so400m_is_published_keeps_its_last_pixels():
+  family, _ = families.get("siglip_so400m14")
+  model = vit.ViT(patch_size=14, width=6, depth=1, mlp_dim=5, num_heads=2)
+  for edge, size in ((27, 384), (16, 224)):
+    flat = {"pos_embedding": np.zeros((1, edge**2, 6))}
+    assert load._default_size(family, flat, model) == size

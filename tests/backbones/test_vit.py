@@ -229,8 +229,8 @@ def test_unknown_variants_are_refused_with_the_known_ones(variant):
   [
     ({"pool": "tok"}, SHAPE, "cls, gap, map"),
     ({"num_heads": 3}, SHAPE, "width=14 is not a multiple of num_heads=3"),
-    ({}, (2, 6, 9, 3), "multiples of patch_size=2"),
-    ({}, (2, 5, 10, 3), "multiples of patch_size=2"),
+    ({}, (2, 6, 1, 3), "at least patch_size=2"),
+    ({}, (2, 1, 10, 3), "at least patch_size=2"),
     ({}, (6, 10, 3), r"\[b h w 3\]"),
     ({}, (2, 6, 10, 1), r"\[b h w 3\]"),
   ],
@@ -239,6 +239,15 @@ def test_what_does_not_fit_is_refused(settings, shape, words):
   model = vit.ViT(**{**SIZES, **settings})
   with pytest.raises(ValueError, match=words):
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_pixels_that_make_no_whole_patch_are_left_out(np_rng):
+  model, params, image = make(np_rng)
+  wider = np_rng.normal(size=(2, 7, 11, 3)).astype(np.float32)
+  wider[:, :6, :10] = image
+  np.testing.assert_array_equal(
+    apply(model, params, wider)[0], apply(model, params, image)[0]
+  )
 
 
 @pytest.mark.parametrize("pool", vit.POOLS)
