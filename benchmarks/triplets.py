@@ -110,7 +110,8 @@ def pvalues(triplets, clusters, counts):
     expected = np.zeros(NUM_PLACES)
     parts = place * NUM_PLACES // counts[clusters]
     np.add.at(expected, parts, (drawn / counts)[clusters])
-    found[name] = stats.chisquare(np.bincount(part), expected).pvalue
+    drawn_parts = np.bincount(part, minlength=NUM_PLACES)
+    found[name] = stats.chisquare(drawn_parts, expected).pvalue
   return found
 
 

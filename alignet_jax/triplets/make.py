@@ -17,7 +17,7 @@ cluster also write OUT/NAME/clusters.npz, and take it again while features,
 transform and settings are the same. A kill costs k-means a minute at most.
 
 The memory needed is the transformed features in float32, twice for k-means on a
-CPU, and 48 bytes per triplet. Exit codes: 0 done; 1 the disk failed; 2
+CPU, and 36 bytes per triplet. Exit codes: 0 done; 1 the disk failed; 2
 something that was given is wrong or missing; 130 stopped by Ctrl-C.
 """
 

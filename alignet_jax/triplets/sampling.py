@@ -4,7 +4,8 @@ AligNet trains on `cluster_border` triplets, drawn between clusters of the
 teacher's features; `class_border`, `within_class` and `between_class` are its
 ablations by ImageNet label (paper.md, section B). Triplet i of a seed is a
 function of (seed, i), whatever else is drawn, so that any part of any number
-of triplets can be made again.
+of triplets can be made again. `dense` has batches that use every cluster-border
+triplet of their images.
 
 Usage:
   triplets = sampling.cluster_border(cluster_ids, 10_000, seed=0)  # int64[n 3]
