@@ -134,7 +134,7 @@ def test_page_loads_nothing_from_elsewhere(whole):
 def test_links_lead_somewhere(whole):
   page = Page(whole)
   assert page.values("href") == [f"#{name}" for name in page.values("id")]
-  assert len(set(page.values("id"))) == 10
+  assert len(set(page.values("id"))) == 11
 
 
 def test_page_contains_the_numbers(whole):
