@@ -73,6 +73,11 @@ def main():
       rate, cost = measure(loader(), args.seconds)
       rates[name].append(rate)
       costs[name].append(cost)
+      print(
+        f"  {name}: {rate:.0f} triplets/s, {1e3 * cost:.3f} CPU ms each, load"
+        f" {os.getloadavg()[0]:.1f}",
+        flush=True,
+      )
   print(f"load after: {os.getloadavg()[0]:.1f}")
   print(f"{'loader':<14}{'triplets/s':>11}  {'range':<15}{'of the':>8}", end="")
   print(f"{'CPU ms per':>12}{'of the':>9}")
