@@ -32,7 +32,7 @@ import os
 import pathlib
 import sys
 
-from alignet_jax import artifacts, progress
+from alignet_jax import artifacts, commands, progress
 from alignet_jax.images import opening, preprocess
 
 # Same names as in backbones/feature_files.py, which imports JAX.
@@ -50,17 +50,7 @@ def main(argv=None, *, load=None):
   Returns:
     The exit code; see the module.
   """
-  try:
-    _run(_parser().parse_args(argv), load)
-  except artifacts.InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    return 130
-  except OSError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return 0
+  return commands.exit_code(lambda: _run(_parser().parse_args(argv), load))
 
 
 def _parser():
@@ -82,14 +72,20 @@ def _parser():
     help="pre_logits (pooled), cls, patch_mean, block00 and so on; a wrong name"
     " lists those that the model has",
   )
-  add("--batch_size", type=_whole(1), default=64, help="images per step")
+  add(
+    "--batch_size", type=commands.whole(1), default=64, help="images per step"
+  )
   add("--dtype", choices=_DTYPES, default="float32", help="of features.npy")
   add(
     "--compute_dtype",
     choices=("float32", "bfloat16"),
     help="of the matrix products, if not the model's own",
   )
-  add("--image_size", type=_whole(1), help="pixels, if not as in the weights")
+  add(
+    "--image_size",
+    type=commands.whole(1),
+    help="pixels, if not as in the weights",
+  )
   add(
     "--preprocessing",
     choices=tuple(preprocess.PRESETS),
@@ -113,18 +109,23 @@ def _parser():
   add("--data_dir", metavar="DIR", help="of TFDS; its own default")
   add(
     "--part_size",
-    type=_whole(1),
+    type=commands.whole(1),
     default=2048,
     help="images that a kill can lose at most",
   )
   add(
     "--num_threads",
-    type=_whole(1),
+    type=commands.whole(1),
     default=min(os.cpu_count() or 1, 16),
     help="images decoded at the same time",
   )
-  add("--process_count", type=_whole(1), default=1, help="who share the work")
-  add("--process_index", type=_whole(0), default=0, help="from 0")
+  add(
+    "--process_count",
+    type=commands.whole(1),
+    default=1,
+    help="who share the work",
+  )
+  add("--process_index", type=commands.whole(0), default=0, help="from 0")
   return parser
 
 
@@ -230,19 +231,6 @@ def _digest(weights):
   for file in safetensors_file.files(weights):
     digest.update(f"{file.name} {artifacts.sha256_file(file)}\n".encode())
   return digest.hexdigest()
-
-
-def _whole(least):
-  """A flag's type: a whole number, at least `least`."""
-
-  def convert(text):
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-      raise argparse.ArgumentTypeError(
-        f"it is {text!r}; expected a whole number, at least {least}."
-      )
-    return int(text)
-
-  return convert
 
 
 if __name__ == "__main__":

@@ -140,9 +140,7 @@ def trade_off(features, matched, embedding, args):
       x, drawn.triplets, val_triplets=drawn.triplets[:1000], **fixed
     )
     for row, transform in zip(table, whole.transforms, strict=True):
-      row["neighbours_kept"] = neighbours.overlap(
-        transform.apply(judged), judged, k=selection.NUM_NEIGHBOURS
-      )
+      row["neighbours_kept"] = neighbours.kept(transform, judged)
     label = f"{name} {weight:g}" if weight else name
     curves[label] = table
     for row in table:
@@ -156,14 +154,7 @@ def trade_off(features, matched, embedding, args):
   if args.out:
     args.out.mkdir(parents=True, exist_ok=True)
     selections = [
-      plots.Selection(
-        name=label,
-        strength=[row["strength"] for row in table],
-        cross_entropy=[row["val_nll"] for row in table],
-        selected=next(i for i, row in enumerate(table) if row["selected"]),
-        accuracy=[row["val_accuracy"] for row in table],
-        neighbours_kept=[row["neighbours_kept"] for row in table],
-      )
+      plots.Selection.from_table(label, table)
       for label, table in curves.items()
     ]
     artifacts.write_text(

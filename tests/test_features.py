@@ -1,7 +1,6 @@
 """The command: what it writes and refuses, and that kills leave no trace."""
 
 import csv
-import importlib.util
 import io
 import json
 import os
@@ -295,8 +294,6 @@ def test_what_the_model_cannot_have_is_one_line(command, flags):
 
 
 def test_the_command_reads_public_weights(command, tmp_path):
-  if importlib.util.find_spec("alignet_jax.backbones.load") is None:
-    pytest.skip("needs alignet_jax/backbones/load.py, which does not exist")
   from alignet_jax.backbones import families
 
   family, fields = families.get("big_vision_ti16")

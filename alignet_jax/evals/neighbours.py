@@ -14,6 +14,23 @@ import numpy as np
 _BLOCK = 1024
 
 
+# Nearest neighbours that are asked about.
+NUM_NEIGHBOURS = 10
+
+
+def kept(transform, x):
+  """Share of the 10 nearest neighbours (or all there are) that a map leaves.
+
+  Args:
+    transform: Has `apply`, such as `teacher.transform.AffineTransform`.
+    x: f32[n d], n > 1.
+
+  Returns:
+    float in [0, 1].
+  """
+  return overlap(transform.apply(x), x, k=min(NUM_NEIGHBOURS, len(x) - 1))
+
+
 def nearest(x, k):
   """The nearest items of each item by cosine, itself left out.
 

@@ -144,6 +144,18 @@ class Selection:
   accuracy: Sequence[float] | None = None
   neighbours_kept: Sequence[float] | None = None
 
+  @classmethod
+  def from_table(cls, name, table):
+    """Reads the rows of a `teacher.selection.Selection`."""
+    return cls(
+      name=name,
+      strength=[row["strength"] for row in table],
+      cross_entropy=[row["val_nll"] for row in table],
+      selected=next(i for i, row in enumerate(table) if row["selected"]),
+      accuracy=[row["val_accuracy"] for row in table],
+      neighbours_kept=[row["neighbours_kept"] for row in table],
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Scatter:

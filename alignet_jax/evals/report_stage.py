@@ -319,14 +319,7 @@ def _selections(context):
 def _selections_of(tables):
   """The tables of several strengths, by the name of their variant."""
   return tuple(
-    plots.Selection(
-      name=name,
-      strength=[row["strength"] for row in table],
-      cross_entropy=[row["val_nll"] for row in table],
-      selected=next(i for i, row in enumerate(table) if row["selected"]),
-      accuracy=[row["val_accuracy"] for row in table],
-      neighbours_kept=[row["neighbours_kept"] for row in table],
-    )
+    plots.Selection.from_table(name, table)
     for name, table in tables.items()
     if len(table) > 1  # Else nothing was chosen.
   )

@@ -26,7 +26,7 @@ import shutil
 import sys
 import time
 
-from alignet_jax import artifacts, manifest, progress
+from alignet_jax import artifacts, commands, manifest, progress
 from alignet_jax.backbones import feature_batches, feature_parts
 from alignet_jax.images import opening, pack_files, packed, preprocess
 
@@ -39,17 +39,7 @@ _BATCH_SIZE = 64
 
 def main(argv=None):
   """Runs the command line; returns the exit code, see the module."""
-  try:
-    _run(_parser().parse_args(argv))
-  except artifacts.InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    return 130
-  except OSError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return 0
+  return commands.exit_code(lambda: _run(_parser().parse_args(argv)))
 
 
 def pack(

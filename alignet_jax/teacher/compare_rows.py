@@ -158,11 +158,7 @@ def _row(inputs, model, variant, settings, out):
     temperature = objective.temperature
     embedding, cosine = transform.apply(features), objective.cosine
     local = inputs.local_features.get(model, features)
-    row["neighbours_kept"] = neighbours.overlap(
-      transform.apply(local),
-      local,
-      k=min(selection.NUM_NEIGHBOURS, len(local) - 1),
-    )
+    row["neighbours_kept"] = neighbours.kept(transform, local)
   row["temperature"] = temperature
   row |= _scores(inputs, embedding, cosine, temperature, features, settings)
   saved = {"key": key, "fit_key": fit_key, **fitted}

@@ -22,7 +22,7 @@ import sys
 
 import numpy as np
 
-from alignet_jax import artifacts, odd_one_out
+from alignet_jax import artifacts, commands, odd_one_out
 from alignet_jax.judgments import things
 from alignet_jax.teacher import (
   compare_inputs,
@@ -56,8 +56,8 @@ def parse(argv=None):
     help="which items of a triplet must be of the category",
   )
   add("--transform", metavar="PATH", help=".npz of a teacher, for --categories")
-  add("--num_folds", type=_whole(2), default=5, help="of objects")
-  add("--seed", type=_whole(0), default=0)
+  add("--num_folds", type=commands.whole(2), default=5, help="of objects")
+  add("--seed", type=commands.whole(0), default=0)
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
   args = parser.parse_args(argv)
   if not args.dimensions and not args.categories:
@@ -67,20 +67,6 @@ def parse(argv=None):
   if args.transform and not args.categories:
     parser.error("--transform is for --categories only.")
   return args
-
-
-def _whole(least):
-  """Converts a flag to an int that is not too small."""
-
-  def convert(text):
-    value = int(text) if text.lstrip("-").isdigit() else least - 1
-    if value < least:
-      raise argparse.ArgumentTypeError(
-        f"it is {text!r}; expected a whole number, at least {least}."
-      )
-    return value
-
-  return convert
 
 
 def run(args, *, log=print):
@@ -191,13 +177,7 @@ def _write_csv(path, rows):
 
 def main(argv=None):
   """Runs the command; returns the exit code."""
-  args = parse(argv)
-  try:
-    run(args)
-  except artifacts.InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  return 0
+  return commands.exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

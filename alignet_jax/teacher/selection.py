@@ -22,9 +22,6 @@ from alignet_jax.judgments import splits
 from alignet_jax.teacher import checks, fit, zero_shot
 from alignet_jax.teacher import transform as transform_lib
 
-# Nearest neighbours that are asked about.
-NUM_NEIGHBOURS = 10
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selection:
@@ -181,9 +178,7 @@ def _select(features, triplets, targets, parts, num_epochs, settings):
     shares.append(1 / epochs_of_part)
     accuracies.append(_zero_shot(features, triplets[held_out]))
     for row, transform in zip(result.table, result.transforms, strict=True):
-      row["neighbours_kept"] = neighbours.overlap(
-        transform.apply(local), local, k=min(NUM_NEIGHBOURS, len(local) - 1)
-      )
+      row["neighbours_kept"] = neighbours.kept(transform, local)
   num_held_out = np.array([len(part[1]) for part in parts])
   weights = num_held_out / num_held_out.sum()
   table = _mean_table(tables, weights)

@@ -26,7 +26,7 @@ import sys
 
 import numpy as np
 
-from alignet_jax import artifacts, progress
+from alignet_jax import artifacts, commands, progress
 from alignet_jax.teacher import transform as transform_lib
 from alignet_jax.triplets import feature_rows, files, labels, sampling
 
@@ -241,18 +241,7 @@ def _clusters(args, features, source, folder, log):
 
 def main(argv=None):
   """Runs the command; returns the exit code."""
-  args = parse(argv)
-  try:
-    run(args)
-  except artifacts.InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    return 130
-  except OSError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return 0
+  return commands.exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":
