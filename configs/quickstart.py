@@ -49,6 +49,7 @@ def get_config(arg=""):
   config.judgments.source = "simulated"
   config.judgments.soft = "vice"  # Our own fit to the training choices.
   config.judgments.own_vice = False  # Beside a given embedding.
+  config.judgments.num_drawn = 0  # Random triplets with soft targets as well.
   config.judgments.people = ml_collections.ConfigDict()
   config.judgments.people.number = 100
   config.judgments.people.spread = 0.3  # Of the logarithm of their weights.

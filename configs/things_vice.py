@@ -32,6 +32,7 @@ def get_config(arg=""):
   config.judgments.source = "things"
   config.judgments.soft = "vice"
   config.judgments.own_vice = False  # Beside a given embedding.
+  config.judgments.num_drawn = 0  # Random triplets with soft targets as well.
 
   config.vice = ml_collections.ConfigDict()
   config.vice.num_dims = 100

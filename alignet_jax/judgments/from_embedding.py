@@ -16,6 +16,7 @@ import numpy as np
 import scipy.special
 
 from alignet_jax import odd_one_out
+from alignet_jax.judgments import simulated
 from alignet_jax.teacher import checks
 
 # Triplets whose rows are gathered at a time.
@@ -59,18 +60,29 @@ def draw(embedding, num_triplets, *, seed):
   if num_triplets < 1:
     raise ValueError(f"num_triplets is {num_triplets}; expected at least 1.")
   np_rng = np.random.default_rng(seed)
-  n = len(embedding)
-  # The second and third are drawn among those that are left, then moved past
-  # the ones already taken.
-  first = np_rng.integers(n, size=num_triplets)
-  second = np_rng.integers(n - 1, size=num_triplets)
-  second += second >= first
-  third = np_rng.integers(n - 2, size=num_triplets)
-  low, high = np.minimum(first, second), np.maximum(first, second)
-  third += third >= low
-  third += third >= high
-  triplets = np.stack([first, second, third], axis=1).astype(np.int32)
-  logprobs = np.concatenate(
+  triplets = simulated.random_triplets(len(embedding), num_triplets, np_rng)
+  log_probs = logprobs(embedding, triplets)
+  # The largest of log probabilities plus Gumbel noise is a draw from them.
+  odd = np.argmax(log_probs + np_rng.gumbel(size=log_probs.shape), axis=1)
+  order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
+  return Drawn(
+    np.take_along_axis(triplets, order, axis=1),
+    np.take_along_axis(log_probs, order, axis=1).astype(np.float32),
+  )
+
+
+def logprobs(embedding, triplets):
+  """How an embedding predicts the answers to triplets, a block at a time.
+
+  Args:
+    embedding: f32[n d]; dot products are similarities, temperature 1.
+    triplets: int[t 3] rows of it.
+
+  Returns:
+    f32[t 3] log probabilities, entry p of item p being called odd.
+  """
+  blocks = range(0, len(triplets), _BLOCK)
+  return np.concatenate(
     [
       scipy.special.log_softmax(
         np.asarray(
@@ -80,13 +92,6 @@ def draw(embedding, num_triplets, *, seed):
         ),
         axis=1,
       )
-      for start in range(0, num_triplets, _BLOCK)
+      for start in blocks
     ]
-  )
-  # The largest of log probabilities plus Gumbel noise is a draw from them.
-  odd = np.argmax(logprobs + np_rng.gumbel(size=logprobs.shape), axis=1)
-  order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
-  return Drawn(
-    np.take_along_axis(triplets, order, axis=1),
-    np.take_along_axis(logprobs, order, axis=1).astype(np.float32),
   )

@@ -6,16 +6,17 @@ become soft targets, either through our own VICE fit or through an embedding
 given by path ("uncertainty distillation", paper.md, section A).
 """
 
+import functools
 import zlib
 
 import jax
 import numpy as np
 
-from alignet_jax import artifacts, odd_one_out
+from alignet_jax import artifacts
 from alignet_jax.evals import levels as levels_lib
 from alignet_jax.images import sources
 from alignet_jax.images import world as world_lib
-from alignet_jax.judgments import simulated, things
+from alignet_jax.judgments import from_embedding, simulated, things
 from alignet_jax.judgments.vice import model as vice
 from alignet_jax.judgments.vice import stage as vice_stage
 
@@ -28,8 +29,10 @@ def run_judgments(context):
   (triplets int32[m 3], odd_counts int32[m 3]) and `levels.npz` (the same and
   level int32[m]; rows of the evaluation images), `soft.npz` (target_logprobs
   f32[n 3] of the training triplets, entry p for item p; `soft_own_vice.npz`
-  for those of an own fit beside given ones) and, if VICE was
-  fitted, the folder `vice` (`vice_stage.fit_vice`).
+  for those of an own fit beside given ones), `drawn.npz` if
+  `config.judgments.num_drawn` asks for random triplets of the same objects
+  (triplets int32[m 3], and under the name of each of these files their targets
+  f32[m 3]) and, if VICE was fitted, the folder `vice` (`vice_stage.fit_vice`).
 
   Args:
     context: `pipeline.StageContext`; reads config.judgments, and config.things
@@ -57,10 +60,39 @@ def run_judgments(context):
     f"{len(names)} objects, {len(judged['train']['triplets'])} training and "
     f"{len(judged['test']['triplets'])} test triplets"
   )
-  train = judged["train"]["triplets"]
-  metrics = _SOFT[settings.soft](context, train, len(names))
+  return _write_soft(context, judged["train"]["triplets"], len(names))
+
+
+def _write_soft(context, triplets, num_objects):
+  """Writes soft targets as the config says; returns the metrics of VICE."""
+  settings = context.config.judgments
+  if settings.num_drawn < 0:
+    raise artifacts.InputError(
+      f"config.judgments.num_drawn is {settings.num_drawn}; expected how many "
+      "random triplets get soft targets as well, or 0."
+    )
+  makers = {"soft": _SOFT[settings.soft]}
   if settings.own_vice and settings.soft != "vice":
-    metrics |= _soft_vice(context, train, len(names), "soft_own_vice")
+    makers["soft_own_vice"] = _soft_vice
+  drawn, metrics = {}, {}
+  if settings.num_drawn:
+    np_rng = np.random.default_rng([context.config.seed, zlib.crc32(b"drawn")])
+    drawn["triplets"] = simulated.random_triplets(
+      num_objects, settings.num_drawn, np_rng
+    )
+  for name, make in makers.items():
+    target_fn, found = make(context, triplets, num_objects)
+    metrics |= found
+    if target_fn is None:
+      continue
+    artifacts.write_npz(
+      context.out / f"{name}.npz",
+      target_logprobs=np.asarray(target_fn(triplets), np.float32),
+    )
+    if drawn:
+      drawn[name] = np.asarray(target_fn(drawn["triplets"]), np.float32)
+  if len(drawn) > 1:
+    artifacts.write_npz(context.out / "drawn.npz", **drawn)
   return metrics
 
 
@@ -137,11 +169,12 @@ def _read_things(context):
 def _soft_none(context, triplets, num_objects):
   """Leaves the choices hard."""
   del context, triplets, num_objects
-  return {}
+  return None, {}
 
 
 def _soft_embedding(context, triplets, num_objects):
   """Takes the probabilities of an embedding given by path."""
+  del triplets
   path = context.config.things.vice_embedding
   embedding = things.load_embedding(path)
   if len(embedding) != num_objects:
@@ -149,31 +182,23 @@ def _soft_embedding(context, triplets, num_objects):
       f"{path} has {len(embedding)} rows; the judgments are of {num_objects} "
       "objects."
     )
-  logits = odd_one_out.logits_of_rows(embedding, triplets)
-  _write_soft(context, odd_one_out.log_probs(logits))
-  return {}
+  return functools.partial(from_embedding.logprobs, embedding), {}
 
 
-def _soft_vice(context, triplets, num_objects, name="soft"):
+def _soft_vice(context, triplets, num_objects):
   """Fits VICE to the training choices."""
   posteriors, metrics = vice_stage.fit_vice(context, triplets, num_objects)
-  logprobs = vice.mixture_logprobs(
+  target_fn = functools.partial(
+    vice.mixture_logprobs,
     jax.random.key(context.config.seed),
     posteriors,
-    triplets,
     num_samples=context.config.vice.num_samples,
   )
-  _write_soft(context, logprobs, name)
-  return metrics
-
-
-def _write_soft(context, target_logprobs, name="soft"):
-  target_logprobs = np.asarray(target_logprobs, np.float32)
-  path = context.out / f"{name}.npz"
-  artifacts.write_npz(path, target_logprobs=target_logprobs)
+  return target_fn, metrics
 
 
 _SOURCES = {"simulated": _simulate, "things": _read_things}
+# Each makes a function from triplets to log probabilities, and metrics.
 _SOFT = {
   "none": _soft_none,
   "embedding": _soft_embedding,

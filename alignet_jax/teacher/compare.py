@@ -75,6 +75,12 @@ def parse(argv=None):
   add("--lr_decay", choices=("constant", "cosine"), default="cosine")
   add("--batch_size", type=at_least(1), default=16384)
   add("--num_epochs", type=at_least(1), default=10)
+  add(
+    "--num_drawn",
+    type=at_least(0),
+    default=700_000,
+    help="random triplets with soft targets, beside those judged; for soft",
+  )
   add("--patience", type=at_least(0), default=0, help="0: no early stopping")
   add("--num_folds", type=at_least(2), default=3, help="of objects")
   add(

@@ -33,6 +33,7 @@ class Inputs:
     test: int32[s 3].
     repeats: (int32[m 3] triplets, int32[m 3] odd_counts), or None.
     targets: f32[t 3] log probabilities of the training triplets, or None.
+    vice_embedding: f32[n k] that they are of, or None.
     digests: What was read -> SHA-256 of the file, None for no file.
   """
 
@@ -42,6 +43,7 @@ class Inputs:
   test: np.ndarray
   repeats: tuple | None
   targets: np.ndarray | None
+  vice_embedding: np.ndarray | None
   digests: dict
 
 
@@ -96,7 +98,7 @@ def read(
       )
   train = things.load_triplets(triplets_train, num_objects=num_objects)
   test = things.load_triplets(triplets_test, num_objects=num_objects)
-  answers, targets = None, None
+  answers = targets = embedding = None
   if repeats:
     answers = things.load_repeats(repeats, num_objects=num_objects)
   if vice_embedding:
@@ -114,7 +116,9 @@ def read(
     what: artifacts.sha256_file(path) if path else None
     for what, path in paths.items()
   }
-  return Inputs(arrays, local, train, test, answers, targets, digests)
+  return Inputs(
+    arrays, local, train, test, answers, targets, embedding, digests
+  )
 
 
 def num_shared(train, test):

@@ -14,7 +14,7 @@ import numpy as np
 
 from alignet_jax import artifacts, odd_one_out
 from alignet_jax.evals import neighbours, uncertainty
-from alignet_jax.judgments import splits
+from alignet_jax.judgments import from_embedding, splits
 from alignet_jax.teacher import (
   compare_inputs,
   compare_table,
@@ -48,10 +48,14 @@ FIT_SETTINGS = (
 )
 LOCAL_SETTINGS = ("locality_weight", "locality_temperature")
 
+# What only a fit to soft targets depends on.
+SOFT_SETTINGS = ("num_drawn",)
+
 # All settings that `make` takes.
 SETTINGS = (
   *FIT_SETTINGS,
   *LOCAL_SETTINGS,
+  *SOFT_SETTINGS,
   "num_folds",
   "seed",
   "temperature",
@@ -63,7 +67,7 @@ SETTINGS = (
 _FITTED = ("strength", "object_heldout_accuracy", "selection", "by_objects")
 
 # Changes when the same inputs and settings give other numbers.
-_VERSION = 2
+_VERSION = 3
 
 # Triplets that a temperature is found by: its error is then below 1 %.
 _MAX_FOR_TEMPERATURE = 50_000
@@ -183,6 +187,7 @@ def _keys(inputs, model, variant, settings):
     about["definition"] = repr(definition)
     if definition.targets:
       about["targets"] = digests["vice_embedding"]
+      about |= {name: settings[name] for name in SOFT_SETTINGS}
     if definition.is_local:
       about["local"] = digests.get(f"local_features {model}")
       about |= {name: settings[name] for name in LOCAL_SETTINGS}
@@ -218,7 +223,7 @@ def _fit(inputs, model, variant, settings):
   )
   fixed = {
     "seed": settings["seed"],
-    "target_logprobs": inputs.targets if definition.targets else None,
+    **(_targets(inputs, definition, settings) if definition.targets else {}),
     "strengths": tuple(settings["strengths"]),
     "lr": settings["lr"],
     "lr_decay": settings["lr_decay"],
@@ -246,6 +251,17 @@ def _fit(inputs, model, variant, settings):
       **fixed,
     )
   return by_triplets, by_objects
+
+
+def _targets(inputs, definition, settings):
+  """Soft targets of the judged triplets, and drawn ones with theirs."""
+  drawn = None
+  if settings["num_drawn"]:
+    drawn = from_embedding.draw(
+      inputs.vice_embedding, settings["num_drawn"], seed=settings["seed"]
+    )
+  targets = stage.with_drawn(inputs.targets, drawn, definition)
+  return {"target_logprobs": targets, "drawn": drawn}
 
 
 def _scores(inputs, embedding, cosine, temperature, features, settings):

@@ -60,6 +60,7 @@ def by_objects(
   seed,
   num_epochs,
   target_logprobs=None,
+  drawn=None,
   **settings,
 ):
   """Selects by choices about objects that were left out of the fit.
@@ -77,6 +78,9 @@ def by_objects(
     num_epochs: Most passes through all triplets. A fold has fewer triplets and
       passes through them more often: the number of steps is the same.
     target_logprobs: f32[t 3] or None, as of `fit.fit_transform`.
+    drawn: `from_embedding.Drawn` of the same objects to fit to as well, never
+      to select by; with `target_logprobs` only. Or None. A fold has those
+      whose objects it all sees.
     **settings: Others of `fit.fit_transform`.
 
   Returns:
@@ -102,7 +106,7 @@ def by_objects(
     parts.append((train, held_out, seen, objects))
   settings = {**settings, "seed": seed}
   return _select(
-    features, triplets, target_logprobs, parts, num_epochs, settings
+    features, triplets, target_logprobs, drawn, parts, num_epochs, settings
   )
 
 
@@ -114,6 +118,7 @@ def by_triplets(
   seed,
   num_epochs,
   target_logprobs=None,
+  drawn=None,
   **settings,
 ):
   """Selects by choices that were left out, about objects that were not.
@@ -126,6 +131,7 @@ def by_triplets(
     seed: See `features`.
     num_epochs: See `features`.
     target_logprobs: See `features`.
+    drawn: See `features`.
     **settings: See `features`.
 
   Returns:
@@ -140,7 +146,7 @@ def by_triplets(
   parts = [(train, held_out, everything, everything)]
   settings = {**settings, "seed": seed}
   return _select(
-    features, triplets, target_logprobs, parts, num_epochs, settings
+    features, triplets, target_logprobs, drawn, parts, num_epochs, settings
   )
 
 
@@ -150,12 +156,21 @@ def _checked(features, triplets):
   return features, checks.check_triplets(triplets, len(features), "triplets")
 
 
-def _select(features, triplets, targets, parts, num_epochs, settings):
+def _select(features, triplets, targets, drawn, parts, num_epochs, settings):
   """Fits all strengths to every part, and the best one to everything.
 
   A part is (rows to fit to, rows to select by, objects of the first, objects
   of the second).
   """
+  fitted = triplets  # Drawn ones stand after the judged.
+  if drawn is not None:
+    if targets is None:
+      raise ValueError(
+        "Drawn triplets need target_logprobs of the judged ones."
+      )
+    others = checks.check_triplets(drawn.triplets, len(features), "drawn")
+    fitted = np.concatenate([triplets, others])
+    targets = np.concatenate([targets, drawn.target_logprobs])
   tables, accuracies, shares = [], [], []
   local = settings.get("local_features")
   local = features if local is None else local
@@ -164,13 +179,19 @@ def _select(features, triplets, targets, parts, num_epochs, settings):
     position[seen] = np.arange(len(seen))
     val_position = np.zeros(len(features), np.int32)
     val_position[judged] = np.arange(len(judged))
-    epochs_of_part = max(1, round(num_epochs * len(triplets) / len(train)))
+    rows = train
+    if drawn is not None:
+      is_seen = np.zeros(len(features), bool)
+      is_seen[seen] = True
+      others = np.flatnonzero(is_seen[drawn.triplets].all(axis=1))
+      rows = np.concatenate([train, len(triplets) + others])
+    epochs_of_part = max(1, round(num_epochs * len(fitted) / len(rows)))
     result = fit.fit_transform(
       features[seen],
-      position[triplets[train]],
+      position[fitted[rows]],
       val_triplets=val_position[triplets[held_out]],
       val_features=features[judged],
-      target_logprobs=None if targets is None else targets[train],
+      target_logprobs=None if targets is None else targets[rows],
       num_epochs=epochs_of_part,
       **settings,
     )
@@ -187,7 +208,7 @@ def _select(features, triplets, targets, parts, num_epochs, settings):
   share = chosen["epoch"] * np.dot(shares, weights)
   final = fit.fit_transform(
     features,
-    triplets,
+    fitted,
     target_logprobs=targets,
     **settings
     | {
