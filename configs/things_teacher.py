@@ -44,7 +44,7 @@ def get_config(arg=""):
   config.judgments.own_vice = False  # Beside the given embedding.
   # Random triplets of the objects that get soft targets beside those judged, so
   # that the map is fitted to more than the few triplets that people saw.
-  config.judgments.num_drawn = 700_000
+  config.judgments.num_drawn = 1_000_000
 
   config.vice = ml_collections.ConfigDict()
   config.vice.num_dims = 100

@@ -78,7 +78,7 @@ def parse(argv=None):
   add(
     "--num_drawn",
     type=at_least(0),
-    default=700_000,
+    default=1_000_000,
     help="random triplets with soft targets, beside those judged; for soft",
   )
   add("--patience", type=at_least(0), default=0, help="0: no early stopping")
