@@ -42,6 +42,7 @@ def _flags(files, *more):
     f"--out={files / 'out'}",
     "--num_resamples=20",
     "--selection=objects",
+    "--num_drawn=50",
     *more,
   ]
 
@@ -129,6 +130,7 @@ def test_defaults_are_those_of_the_config():
     assert getattr(args, name) == config.teacher[name], name
   assert tuple(args.strengths) == config.teacher.strengths
   assert args.seed == config.seed
+  assert args.num_drawn == config.judgments.num_drawn
 
 
 @pytest.mark.parametrize(

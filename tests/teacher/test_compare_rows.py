@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 
 from alignet_jax import artifacts
-from alignet_jax.judgments import splits
+from alignet_jax.judgments import from_embedding, splits
 from alignet_jax.teacher import (
   compare_inputs,
   compare_rows,
@@ -27,6 +27,7 @@ SETTINGS = {
   "lr_decay": "constant",
   "batch_size": 500,
   "num_epochs": 4,
+  "num_drawn": 0,
   "patience": 0,
   "rank": 0,
   "per_feature": False,
@@ -69,6 +70,7 @@ def inputs(np_rng):
     test=test,
     repeats=(repeats, counts.astype(np.int32)),
     targets=targets,
+    vice_embedding=people,
     digests={
       "features seven": "7",
       "features two": "2",
@@ -267,7 +269,7 @@ def test_every_variant_is_fitted_as_it_is_defined(inputs, fits, tmp_path):
     if name == "soft":
       assert call["target_logprobs"] is inputs.targets
     else:
-      assert call["target_logprobs"] is None
+      assert call.get("target_logprobs") is None
     local = call.get("local_features")
     assert (local is not None) == (
       name == "glocal" and call["num_features"] == 2
@@ -276,6 +278,18 @@ def test_every_variant_is_fitted_as_it_is_defined(inputs, fits, tmp_path):
     assert call["num_folds"] == 2 and call["seed"] == 3
     assert call["batch_size"] == 500 and call["num_epochs"] == 4
     assert call["patience"] == 0 and call["lr_decay"] == "constant"
+
+
+def test_soft_draws_triplets_of_the_embedding(inputs, fits, tmp_path):
+  _make(inputs, ("soft", "hard"), tmp_path, num_drawn=67)
+  expected = from_embedding.draw(inputs.vice_embedding, 67, seed=3)
+  assert [call.get("drawn") is None for call in fits] == [False, True] * 2
+  for call in fits[::2]:
+    for met, drawn in zip(call["drawn"], expected, strict=True):
+      np.testing.assert_array_equal(met, drawn)
+  # Their number matters to soft alone.
+  _make(inputs, ("soft", "hard"), tmp_path, num_drawn=68)
+  assert len(fits) == 6 and all("drawn" in call for call in fits[4:])
 
 
 def test_what_is_saved_is_not_done_again(inputs, fits, tmp_path):

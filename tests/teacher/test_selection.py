@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from alignet_jax import odd_one_out
+from alignet_jax.judgments import from_embedding
 from alignet_jax.teacher import fit, selection
 
 SETTINGS = {
@@ -140,3 +141,61 @@ def test_a_fold_without_triplets_is_named(judged):
   features, triplets = judged
   with pytest.raises(ValueError, match="Fold 1 of 10 has .* 0 to select by"):
     selection.by_objects(features, triplets[:40], num_folds=10, **SETTINGS)
+
+
+def test_drawn_triplets_are_fitted_to_but_never_selected_by(
+  judged, monkeypatch
+):
+  """Of a fold only those of objects that it sees; targets stay with theirs."""
+  features, triplets = judged
+  np_rng = np.random.default_rng(5)
+  drawn = from_embedding.draw(features[:, :2], 900, seed=7)
+  targets = np.log(np_rng.dirichlet(np.ones(3), len(triplets)))
+  targets = targets.astype(np.float32)
+  calls = []
+  original = fit.fit_transform
+
+  def spy(features, triplets, **settings):
+    calls.append((features, triplets, settings))
+    return original(features, triplets, **settings)
+
+  monkeypatch.setattr(fit, "fit_transform", spy)
+  known = {}
+  for rows, logprobs in zip(
+    (*triplets, *drawn.triplets),
+    (*targets, *drawn.target_logprobs),
+    strict=True,
+  ):
+    known.setdefault(features[rows].tobytes(), set()).add(logprobs.tobytes())
+  selection.by_objects(
+    features,
+    triplets,
+    num_folds=3,
+    target_logprobs=targets,
+    drawn=drawn,
+    **SETTINGS,
+  )
+  fold = np.zeros(len(features), int)
+  for number, (_, _, settings) in enumerate(calls[:3]):
+    held = {row.tobytes() for row in settings["val_features"]}
+    fold[[row.tobytes() in held for row in features]] = number
+  for number, (seen, of_fold, settings) in enumerate(calls[:3]):
+    outside = [(fold[t] != number).all(axis=1) for t in (triplets, drawn[0])]
+    assert len(of_fold) == outside[0].sum() + outside[1].sum()
+    assert outside[1].sum() > 150
+    of_rows = zip(of_fold, settings["target_logprobs"], strict=True)
+    for rows, logprobs in of_rows:
+      assert logprobs.tobytes() in known[seen[rows].tobytes()]
+    num_held_out = (fold[triplets] == number).all(axis=1).sum()
+    assert len(settings["val_triplets"]) == num_held_out
+    expected = SETTINGS["num_epochs"] * 4_900 / len(of_fold)
+    assert settings["num_epochs"] == round(expected)
+  _, final, settings = calls[3]
+  np.testing.assert_array_equal(final[4_000:], drawn.triplets)
+  np.testing.assert_array_equal(
+    settings["target_logprobs"][4_000:], drawn.target_logprobs
+  )
+  with pytest.raises(ValueError, match="Drawn triplets need target_logprobs"):
+    selection.by_triplets(
+      features, triplets, val_fraction=0.1, drawn=drawn, **SETTINGS
+    )

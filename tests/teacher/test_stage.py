@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from alignet_jax import artifacts, odd_one_out
+from alignet_jax.judgments import from_embedding
 from alignet_jax.teacher import selection, stage
 from alignet_jax.teacher import transform as transform_lib
 
@@ -191,3 +192,49 @@ def test_triplets_of_missing_rows_are_refused_with_the_file(inputs, tmp_path):
 def test_unknown_variants_are_refused(inputs, tmp_path, changes, message):
   with pytest.raises(artifacts.InputError, match=message):
     _run(inputs, tmp_path / "teacher", _config(**changes))
+
+
+def test_own_vice_keeps_peoples_choices_beside_drawn_targets(inputs, tmp_path):
+  judgments = inputs["judgments"]
+  soft = artifacts.read_npz(judgments / "soft.npz")["target_logprobs"]
+  artifacts.write_npz(judgments / "soft_own_vice.npz", target_logprobs=soft)
+  config = _config(variants=("soft", "soft_own_vice"), num_folds=0)
+  asked = {}
+
+  def spy(features, triplets, *, target_logprobs, drawn, **settings):
+    asked[len(asked)] = target_logprobs, drawn
+    return original(
+      features,
+      triplets,
+      target_logprobs=target_logprobs,
+      drawn=drawn,
+      **settings,
+    )
+
+  original = selection.by_triplets
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(selection, "by_triplets", spy)
+    _run(inputs, tmp_path / "without", config)
+    drawn = from_embedding.draw(np.eye(NUM_ITEMS), 70, seed=1)
+    artifacts.write_npz(
+      judgments / "drawn.npz",
+      triplets=drawn.triplets,
+      soft=drawn.target_logprobs,
+      soft_own_vice=drawn.target_logprobs[:, ::-1],
+    )
+    _run(inputs, tmp_path / "with", config)
+  for number in (0, 1, 2):  # Both without drawn ones, and soft with them.
+    np.testing.assert_array_equal(asked[number][0], soft)
+  assert asked[0][1] is None and asked[1][1] is None
+  np.testing.assert_array_equal(np.exp(asked[3][0]), [[0.0, 0.0, 1.0]] * 500)
+  for number, step in ((2, 1), (3, -1)):
+    np.testing.assert_array_equal(asked[number][1].triplets, drawn.triplets)
+    np.testing.assert_array_equal(
+      asked[number][1].target_logprobs, drawn.target_logprobs[:, ::step]
+    )
+  for name in ("soft", "soft_own_vice"):
+    before, after = (
+      (tmp_path / folder / f"{name}.npz").read_bytes()
+      for folder in ("without", "with")
+    )
+    assert before != after
