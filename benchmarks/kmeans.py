@@ -45,7 +45,7 @@ def main():
   parser.add_argument("--num_clusters", type=int, default=500)
   parser.add_argument("--num_iters", type=int, default=25)
   parser.add_argument("--num_restarts", type=int, default=3)
-  parser.add_argument("--chunk_size", type=int, default=16384)
+  parser.add_argument("--chunk_size", type=int)
   parser.add_argument("--timed_updates", type=int, default=5)
   parser.add_argument("--devices", type=int, default=0, help="0: all")
   parser.add_argument("--no_reference", action="store_true")
@@ -59,6 +59,7 @@ def main():
     f" {args.num_iters} updates, {args.num_restarts} starts",
     flush=True,
   )
+  args.chunk_size = args.chunk_size or lloyd.default_chunk_size(devices)
   features = make_features(args.rows, args.width)
   start = features[: args.num_clusters]
   ours = time_our_update(features, start, devices, args)

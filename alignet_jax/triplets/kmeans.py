@@ -8,10 +8,9 @@ divided among the devices of the process (`lloyd.py`).
 
 Usage:
   clusters = kmeans.fit(
-    features, num_clusters=500, seed=0, num_iters=25, num_restarts=3,
-    chunk_size=16384)
+    features, num_clusters=500, seed=0, num_iters=25, num_restarts=3)
   clusters.cluster_ids                             # int32[n]
-  kmeans.assign(other, clusters.centroids, chunk_size=16384)
+  kmeans.assign(other, clusters.centroids)
 """
 
 import dataclasses
@@ -67,7 +66,7 @@ def fit(
   seed,
   num_iters,
   num_restarts,
-  chunk_size,
+  chunk_size=None,
   checkpoint=None,
   devices=None,
   log=None,
@@ -88,7 +87,8 @@ def fit(
       changes its cluster.
     num_restarts: Independent starts, at least 1; the lowest inertia is kept.
     chunk_size: Most rows whose distances are held at once by a device; the
-      memory it needs beside the features is f32[chunk_size k].
+      memory it needs beside the features is f32[chunk_size k]. None for
+      `lloyd.default_chunk_size`.
     checkpoint: Path of a `.npz` file by which a killed fit goes on; written
       once a minute, removed at the end. Or None.
     devices: Devices of this process; all if None.
@@ -102,6 +102,8 @@ def fit(
   """
   features = np.asarray(features)
   _check_features(features)
+  if chunk_size is None:
+    chunk_size = lloyd.default_chunk_size(devices)
   for name, value, most in (
     ("num_clusters", num_clusters, len(features)),
     ("num_iters", num_iters, math.inf),
@@ -167,19 +169,21 @@ def fit(
   return best
 
 
-def assign(features, centroids, *, chunk_size):
+def assign(features, centroids, *, chunk_size=None):
   """Names the nearest centroid of each row.
 
   Args:
     features: f32[n d], finite.
     centroids: f32[k d].
-    chunk_size: Rows whose distances are held at once.
+    chunk_size: Rows whose distances are held at once, as of `fit`.
 
   Returns:
     int32[n] in [0, k); the lower number at a tie.
   """
   features = np.asarray(features)
   _check_features(features)
+  if chunk_size is None:
+    chunk_size = lloyd.default_chunk_size()
   mean = np.mean(centroids, axis=0)
   placed = lloyd.place(features, mean, chunk_size=chunk_size)
   return lloyd.flat(placed, lloyd.assign(placed, centroids - mean)[0])

@@ -24,6 +24,12 @@ P = jax.sharding.PartitionSpec
 # Lanes of what does not fit into one chunk, if there are no more devices.
 NUM_LANES = 8
 
+# Rows whose distances a device holds at once, by default: on a CPU what its
+# caches hold, elsewhere what keeps it busy. Measured on two AVX2 cores with
+# 100,000 x 256 rows, k = 500: 2,048 take three quarters of the time of 16,384.
+CHUNK_SIZE = {"cpu": 2048}
+OTHER_CHUNK_SIZE = 16384
+
 # Rows of a chunk are a multiple of this where there are several: products of
 # such shapes need no padding on an accelerator.
 ROW_MULTIPLE = 128
@@ -56,6 +62,12 @@ class Placed:
   def take(self, numbers):
     """Some real rows, f32[m d], from the host."""
     return np.asarray(self.features[numbers], np.float32) - self.mean
+
+
+def default_chunk_size(devices=None):
+  """Rows of a chunk where the caller does not say; `devices` as of `place`."""
+  devices = jax.local_devices() if devices is None else list(devices)
+  return CHUNK_SIZE.get(devices[0].platform, OTHER_CHUNK_SIZE)
 
 
 def layout(num_rows, chunk_size, num_devices):
@@ -224,10 +236,15 @@ def _assign_lane(num_rows, centroids, chunks_and_firsts, *, use_one_hot):
   def add_chunk(state, chunk_and_first):
     sums, counts = state
     chunk, first = chunk_and_first
-    products = jnp.einsum("cd,kd->ck", chunk, centroids, precision=PRECISION)
-    closeness = products - half_norms[None]
-    ids = jnp.argmax(closeness, axis=-1).astype(jnp.int32)
-    squares = jnp.sum(chunk**2, axis=-1) - 2 * jnp.max(closeness, axis=-1)
+    # A row's distances stand in a column, and the nearest is found by equality:
+    # XLA on CPU does neither reductions along rows nor argmax with vectors.
+    products = jnp.einsum("kd,cd->kc", centroids, chunk, precision=PRECISION)
+    closeness = products - half_norms[:, None]
+    largest = jnp.max(closeness, axis=0)
+    numbers = jnp.arange(num_clusters, dtype=jnp.int32)[:, None]
+    is_nearest = closeness == largest[None]
+    ids = jnp.min(jnp.where(is_nearest, numbers, num_clusters), axis=0)
+    squares = jnp.sum(chunk**2, axis=-1) - 2 * largest
     # Rows of padding go to no cluster: the number k is dropped.
     real = first + jnp.arange(len(chunk)) < num_rows
     owner = jnp.where(real, ids, num_clusters)

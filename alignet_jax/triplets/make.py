@@ -35,9 +35,6 @@ SPLITS = {"train": 0, "val": 1}
 
 _BY_CLASS = ("class_border", "within_class", "between_class")
 
-# Rows whose distances to all centroids are in memory at once.
-_CHUNK_SIZE = 16384
-
 
 def parse(argv=None):
   """The flags; a wrong one ends the process with exit code 2."""
@@ -216,7 +213,6 @@ def _clusters(args, features, source, folder, log):
   clusters = kmeans.fit(
     features,
     **settings,
-    chunk_size=_CHUNK_SIZE,
     checkpoint=folder / "kmeans_checkpoint.npz",
     log=log,
   )

@@ -14,9 +14,6 @@ from alignet_jax.triplets import files, kmeans, labels, sampling
 
 REPRESENTATIONS = ("aligned", "untransformed")
 
-# Rows whose distances to all centroids are in memory at once.
-CHUNK_SIZE = 16384
-
 # Schemes that need nothing but clusters.
 SAMPLING = ("cluster_border", "random")
 
@@ -55,7 +52,6 @@ def run_clusters(context):
       seed=context.config.seed,
       num_iters=settings.num_iters,
       num_restarts=settings.num_restarts,
-      chunk_size=CHUNK_SIZE,
       checkpoint=context.scratch / f"kmeans_{name}.npz",
       log=context.log,
     )
