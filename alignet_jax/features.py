@@ -38,6 +38,8 @@ from alignet_jax.images import opening, preprocess
 # Same names as in backbones/feature_files.py, which imports JAX.
 _DTYPES = ("float32", "float16")
 _ON_ERROR = ("refuse", "skip")
+# And as in backbones/blocks.py, which imports flax.
+_ACTIVATIONS = ("gelu_tanh", "gelu", "quick_gelu")
 
 
 def main(argv=None, *, load=None):
@@ -92,6 +94,12 @@ def _parser():
     help="of pixels, if not that of the weights: alignet for models that were"
     " aligned as in the paper",
   )
+  add(
+    "--activation",
+    choices=_ACTIVATIONS,
+    help="of the model, if not as in the weights; CLIP's without config.json"
+    " need it",
+  )
   add("--pool", help="how tokens become one vector, if not as in the weights")
   add(
     "--on_error",
@@ -144,6 +152,7 @@ def _run(args, load):
     "image_size": args.image_size,
     "pool": args.pool,
     "dtype": args.compute_dtype,
+    "activation": args.activation,
   }
   options = {name: value for name, value in options.items() if value}
   model = {"name": args.model, "weights_sha256": _digest(args.weights)}
@@ -161,6 +170,7 @@ def _run(args, load):
   if made is not None:
     progress.write(f"{out} is up to date")
     return
+  feature_files.check_writable(out)
   if load is None:
     from alignet_jax.backbones import load as load_lib
 
@@ -173,22 +183,28 @@ def _run(args, load):
     raise artifacts.InputError(f"--model={args.model}: {error}") from error
   if backbone.report is not None:
     progress.write(str(backbone.report))
-  made = feature_files.extract(
-    out,
-    backbone.model,
-    backbone.params,
-    images.with_preprocessing(_preprocessing(args, backbone)),
-    asked,
-    **how,
-    part_size=args.part_size,
-    num_threads=args.num_threads,
-    process_index=args.process_index,
-    process_count=args.process_count,
-    sources={
-      args.images: asked["images"]["names_sha256"],
-      args.weights: asked["model"]["weights_sha256"],
-    },
-  )
+  try:
+    made = feature_files.extract(
+      out,
+      backbone.model,
+      backbone.params,
+      images.with_preprocessing(_preprocessing(args, backbone)),
+      asked,
+      **how,
+      part_size=args.part_size,
+      num_threads=args.num_threads,
+      process_index=args.process_index,
+      process_count=args.process_count,
+      sources={
+        args.images: asked["images"]["names_sha256"],
+        args.weights: asked["model"]["weights_sha256"],
+      },
+    )
+  except MemoryError as error:
+    raise artifacts.InputError(
+      f"The memory is too small for --num_threads={args.num_threads} and"
+      f" --batch_size={args.batch_size}; give less of them. What is done stays."
+    ) from error
   if made is not None:
     _tell(out, made)
 

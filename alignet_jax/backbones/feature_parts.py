@@ -25,6 +25,8 @@ from alignet_jax import artifacts
 # Bytes of a file name that is not UTF-8 go into the csv as they are.
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
+SKIP_HINT = "Give --on_error=skip to leave out such images and list them."
+
 
 class Parts:
   """The parts of one extraction in a folder.
@@ -140,7 +142,7 @@ class Parts:
 
     Raises:
       artifacts.InputError: If a part is missing or damaged; it is made again by
-        the next run.
+        the next run. If images were left out and are not to be listed.
     """
     abouts = []
     for part in range(len(self.ranges)):
@@ -152,6 +154,8 @@ class Parts:
         )
     num_rows = sum(about["num_rows"] for about in abouts)
     skipped = [row for about in abouts for row in about["skipped"]]
+    if skipped and not list_skipped:  # By another process, which may.
+      raise artifacts.InputError(f"{skipped[0][1]}\n{SKIP_HINT}")
     if not num_rows:
       raise artifacts.InputError(
         f"None of the {len(skipped)} images could be decoded. The first:"
@@ -184,13 +188,20 @@ class Parts:
           )
         f.write(csv_bytes((row + i, *line) for i, line in enumerate(lines)))
         row += len(lines)
+    path = pathlib.Path(out) / "skipped.csv"
     if list_skipped:
-      path = pathlib.Path(out) / "skipped.csv"
-      artifacts.write_bytes(path, csv_bytes([("file", "reason"), *skipped]))
+      artifacts.write_bytes(path, skipped_bytes(skipped))
+    else:  # Of a run that was to list them, and was killed before its end.
+      path.unlink(missing_ok=True)
     return num_rows, len(skipped)
 
   def _file(self, part, ending):
     return self._folder / f"part-{part:05d}{ending}"
+
+
+def skipped_bytes(rows):
+  """Content of `skipped.csv` for pairs of file and reason."""
+  return csv_bytes([("file", "reason"), *rows])
 
 
 def csv_bytes(rows):

@@ -1,5 +1,6 @@
 """What other families add to the ViT, each part against plain numpy."""
 
+import dataclasses
 import re
 
 import jax
@@ -86,6 +87,39 @@ def test_swiglu_and_its_names(np_rng):
   expected = expected @ second["kernel"] + second["bias"]
   ours = model.apply({"params": jax.tree.map(jnp.float32, params)}, x)
   np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layer_scale_by_hand():
+  x = np.array([[[1.0, -2.0, 3.0], [4.0, 0.0, -6.0]]], np.float32)
+  params = {"scale": np.array([0.5, 2.0, -1.0], np.float32)}
+  scaled = blocks.LayerScale().apply({"params": params}, x)
+  expected = [[[0.5, -4.0, -3.0], [2.0, 0.0, 6.0]]]
+  np.testing.assert_array_equal(scaled, expected)
+
+
+def test_layer_scale_scales_what_each_half_of_a_block_adds(np_rng):
+  """Against the same block whose last maps are multiplied beforehand."""
+  options = blocks.Options(mlp_dim=5, num_heads=1, layer_scale=True)
+  x = np_rng.normal(size=(2, 3, 7)).astype(np.float32)
+  shapes = jax.eval_shape(blocks.Block(options).init, jax.random.key(0), x)
+  params = jax.tree.map(
+    lambda p: np_rng.normal(size=p.shape).astype(np.float32), shapes["params"]
+  )
+  scaled = blocks.Block(options).apply({"params": params}, x)
+  first = params.pop("LayerScale_0")["scale"]
+  second = params.pop("LayerScale_1")["scale"]
+  for layer, scale in (
+    (params["MultiHeadDotProductAttention_0"]["out"], first),
+    (params["MlpBlock_0"]["Dense_1"], second),
+  ):
+    layer["kernel"], layer["bias"] = (
+      layer["kernel"] * scale,
+      layer["bias"] * scale,
+    )
+  plain = blocks.Block(dataclasses.replace(options, layer_scale=False))
+  np.testing.assert_allclose(
+    plain.apply({"params": params}, x), scaled, rtol=1e-4, atol=1e-4
+  )
 
 
 def test_layer_scale_of_nought_switches_blocks_off(np_rng):
