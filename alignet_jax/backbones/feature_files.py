@@ -47,10 +47,10 @@ import jax
 import numpy as np
 
 from alignet_jax import artifacts, manifest, progress
-from alignet_jax.backbones import feature_batches, feature_parts, features
+from alignet_jax.backbones import feature_parts, features
+from alignet_jax.images import decoded, listing, options
 
 DTYPES = ("float32", "float16")
-ON_ERROR = ("refuse", "skip")
 
 # A part is at most so large, if one batch is no larger.
 MAX_PART_BYTES = 2**26
@@ -87,7 +87,7 @@ def settings(model, images, outputs, *, batch_size=64, dtype="float32"):
     "model": model,
     "images": {
       "count": len(images),
-      "names_sha256": feature_parts.names_digest(images),
+      "names_sha256": listing.names_digest(images),
     },
     "outputs": list(outputs),
     "batch_size": batch_size,
@@ -128,8 +128,8 @@ def _finished(out, asked, images, on_error, overwrite):
   if made is None:
     return None
   changes = _changes({key: made.config.get(key) for key in asked}, asked)
-  listing = feature_parts.listing_digest(images)
-  if not changes and made.inputs.get("images") != listing:
+  sizes = listing.digest(images)
+  if not changes and made.inputs.get("images") != sizes:
     changes.append("sizes of image files")
   if on_error == "refuse" and made.metrics.get("num_skipped"):
     changes.append('on_error "skip" -> "refuse"')
@@ -212,9 +212,9 @@ def extract(
     artifacts.InputError: If an image is refused, an output is not known, rows
       are not finite, or the folder holds something else.
   """
-  if on_error not in ON_ERROR:
+  if on_error not in options.ON_ERROR:
     raise artifacts.InputError(
-      f"on_error is {on_error!r}; known are {', '.join(ON_ERROR)}."
+      f"on_error is {on_error!r}; known are {', '.join(options.ON_ERROR)}."
     )
   if not 0 <= process_index < process_count:
     raise artifacts.InputError(
@@ -292,7 +292,7 @@ def extract(
           out,
           run,
           [*names, "index.csv", *[_SKIPPED] * (on_error == "skip")],
-          inputs={"images": feature_parts.listing_digest(images)},
+          inputs={"images": listing.digest(images)},
           sources=sources or {},
           seconds=time.monotonic() - start_time,
           metrics={"num_rows": num_rows, "num_skipped": num_skipped},
@@ -354,7 +354,7 @@ def _make_parts(
     num_done += about["stop"] - about["start"]
     if about["skipped"] and on_error == "refuse":
       raise artifacts.InputError(
-        f"{about['skipped'][0][1]}\n{feature_parts.SKIP_HINT}"
+        f"{about['skipped'][0][1]}\n{listing.SKIP_HINT}"
       )
   ranges, last_of, total = [], {}, num_done
   for part in todo:
@@ -393,7 +393,7 @@ def _make_parts(
       num_rows, digests, skipped = 0, [], {}
     bar.update(batch.stop - batch.start)
 
-  batches = feature_batches.decode_ahead(
+  batches = decoded.decode_ahead(
     images, ranges, num_rows=compute.num_rows, num_threads=num_threads
   )
   with (
@@ -408,7 +408,7 @@ def _make_parts(
         if before:
           collect(*before)  # It may be what a part still lacked.
         raise artifacts.InputError(
-          f"{next(iter(batch.reasons.values()))}\n{feature_parts.SKIP_HINT}"
+          f"{next(iter(batch.reasons.values()))}\n{listing.SKIP_HINT}"
         )
       # The device computes this batch while the one before is taken from it.
       now = batch, compute(batch.image)
@@ -536,7 +536,7 @@ def _remove_parts(folder, own=None):
 
 def _list_none(out, made):
   """Adds an empty list to features that were finished without any skipped."""
-  artifacts.write_bytes(out / _SKIPPED, feature_parts.skipped_bytes([]))
+  artifacts.write_bytes(out / _SKIPPED, listing.skipped_bytes([]))
   outputs = {**made.outputs, _SKIPPED: _described(out / _SKIPPED)}
   made = dataclasses.replace(
     made, outputs=outputs, digest=manifest.hash_json(outputs)

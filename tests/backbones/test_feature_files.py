@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from alignet_jax import artifacts, manifest
-from alignet_jax.backbones import feature_batches, feature_files, feature_parts
-from alignet_jax.images import collections, preprocess
+from alignet_jax.backbones import feature_files, feature_parts
+from alignet_jax.images import collections, decoded, preprocess
 
 SIZE = 5
 PREPROCESSING = preprocess.Preprocessing(
@@ -705,12 +705,12 @@ def test_decoding_runs_ahead_but_not_far():
       return np.full((2, 2, 3), index, np.uint8)
 
   ranges = [(i, i + 2) for i in range(0, 40, 2)]
-  batches = feature_batches.decode_ahead(Images(), ranges, num_rows=3)
+  batches = decoded.decode_ahead(Images(), ranges, num_rows=3)
   first = next(batches)
   assert (first.start, first.stop) == (0, 2)
   np.testing.assert_array_equal(first.image[:, 0, 0, 0], [0, 1, 0])
   assert first.sha256[1] == hashlib.sha256(b"1").hexdigest()
-  assert max(started) < 2 * (feature_batches.NUM_AHEAD + 1)
+  assert max(started) < 2 * (decoded.NUM_AHEAD + 1)
   starts = [batch.start for batch in batches]
   assert starts == list(range(2, 40, 2))
   batches.close()

@@ -170,7 +170,8 @@ def test_other_settings_and_other_folders_are_refused(folder, tmp_path, capsys):
   (out / "manifest.json").write_text(json.dumps(about | {"stage": "features"}))
   assert run(folder, out, "--overwrite") == 2
   assert "the files of 'features'" in capsys.readouterr().err
-  assert run(folder, tmp_path / "new", "--part_size=0") == 2
+  with pytest.raises(SystemExit):
+    run(folder, tmp_path / "new", "--part_size=0")
   assert run(tmp_path / "nothing", tmp_path / "new") == 2
 
 
