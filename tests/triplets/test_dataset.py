@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -108,6 +110,38 @@ def test_tf_data_raises_what_the_collection_raised_when_it_is_due(world):
   for _ in range(due):
     next(made)
   with pytest.raises(artifacts.InputError, match=r"16\.jpg cannot be decoded"):
+    next(made)
+
+
+def test_of_several_failures_the_first_that_is_due_is_raised(world):
+  _, indices, pair_sims, images = world
+  first = indices[
+    batches.batch_rows(0, num_triplets=NUM_TRIPLETS, batch_size=1, seed=3)[0]
+  ]
+  another_failed = threading.Event()
+
+  class Broken:
+    size = images.size
+
+    def load(self, wanted):
+      if set(wanted.tolist()) == set(first.reshape(-1).tolist()):
+        assert another_failed.wait(10)
+        time.sleep(0.02)  # Until that failure is noted.
+        raise artifacts.InputError("the first")
+      another_failed.set()
+      raise artifacts.InputError("another")
+
+  made = dataset.make_dataset(
+    indices,
+    pair_sims,
+    Broken(),
+    start_step=0,
+    num_steps=3,
+    batch_size=1,
+    seed=3,
+    num_parallel_batches=3,
+  )
+  with pytest.raises(artifacts.InputError, match="the first"):
     next(made)
 
 
