@@ -1,6 +1,7 @@
 """What other families add to the ViT, each part against plain numpy."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -50,8 +51,24 @@ def make(np_rng, **settings):
   return model, weights.unflatten(flat), image
 
 
+# Compiled once per model and shape, also where several tests ask for it.
+@functools.partial(jax.jit, static_argnames=("model",))
+def outputs(params, image, model):
+  return model.apply({"params": params}, image)[1]
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def outputs_and_gradient(params, image, model):
+  def loss_fn(params):
+    x, out = model.apply({"params": params}, image)
+    return jnp.sum(jnp.square(x)), out
+
+  grads, out = jax.grad(loss_fn, has_aux=True)(params)
+  return out, grads
+
+
 def run(model, params, image):
-  return jax.jit(model.apply)({"params": params}, image)[1]
+  return outputs(params, image, model)
 
 
 @pytest.mark.parametrize(
@@ -190,27 +207,21 @@ def test_class_token_and_mean_of_patches_side_by_side(np_rng):
 @pytest.mark.parametrize("remat", [False, True])
 def test_scan_and_remat_change_no_number(np_rng, settings, remat):
   """Outputs and gradients, beside the plain loop over the same blocks."""
-  model, params, image = make(np_rng, **settings)
+  model, params, image = make(np_rng, depth=2, **settings)
   other = model.clone(scan=True, remat=remat)
   stacked = weights.unflatten(names.stack_blocks(weights.flatten(params)))
   shapes = weights.expected_shapes(other, image_size=SHAPE[1:3])
   assert "Transformer/encoderblock/LayerNorm_0/scale" in shapes
   assert {k: x.shape for k, x in weights.flatten(stacked).items()} == shapes
-  expected, out = run(model, params, image), run(other, stacked, image)
+  expected, expected_grads = outputs_and_gradient(params, image, model)
+  out, grads = outputs_and_gradient(stacked, image, other)
   assert expected.keys() == out.keys()
   for name in out:
     np.testing.assert_allclose(
       out[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name
     )
-
-  def grads(model, params):
-    def loss_fn(params):
-      return jnp.sum(jnp.square(model.apply({"params": params}, image)[0]))
-
-    flat = weights.flatten(jax.jit(jax.grad(loss_fn))(params))
-    return names.split_blocks(flat)
-
-  expected, ours = grads(model, params), grads(other, stacked)
+  expected = weights.flatten(expected_grads)
+  ours = names.split_blocks(weights.flatten(grads))
   assert expected.keys() == ours.keys()
   for name, x in expected.items():
     scale = np.max(np.abs(x)) + 1e-3
