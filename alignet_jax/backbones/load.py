@@ -112,7 +112,8 @@ def load(
     scan: See `vit.ViT`.
     seed: Of random parameters.
     **fields: Further fields of `vit.ViT`, which win over all else: for weights
-      of another size, say.
+      of another size, say, or the activation of CLIP's weights where there is
+      no config.json that says it.
 
   Returns:
     `Backbone`.
