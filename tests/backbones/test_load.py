@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -195,18 +193,6 @@ def test_without_weights_the_report_says_random():
 def test_pickles_are_refused(tmp_path):
   with pytest.raises(artifacts.InputError, match="save_file"):
     load.load("dinov2_s14", tmp_path / "dinov2_vits14_pretrain.pth")
-
-
-def test_optional_libraries_are_imported_when_needed_only():
-  program = (
-    "import sys; from alignet_jax.backbones import load; "
-    "print([m for m in ('tensorflow', 'safetensors', 'huggingface_hub', "
-    "'torch', 'big_vision') if m in sys.modules])"
-  )
-  done = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, check=True
-  )
-  assert done.stdout.strip() == "[]"
 
 
 def test_the_size_at_which_so400m_is_published_keeps_its_last_pixels():

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import threading
 import time
 
@@ -143,11 +141,3 @@ def test_of_several_failures_the_first_that_is_due_is_raised(world):
   )
   with pytest.raises(artifacts.InputError, match="the first"):
     next(made)
-
-
-def test_module_imports_without_tensorflow():
-  code = (
-    "import sys; from alignet_jax.triplets import dataset, stage;"
-    "assert 'tensorflow' not in sys.modules"
-  )
-  subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
