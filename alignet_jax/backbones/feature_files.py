@@ -20,10 +20,8 @@ other kernels in another process.)
 
 Several processes can share one extraction by a folder that all of them see.
 Each makes every `process_count`-th part on its own devices; they need not run
-at the same time, and whichever finds all parts there joins them. `.state.lock`
-is held while parts are begun, joined or removed, and `process-N.lock` by
-whoever makes parts: so of two processes that end together one joins, the other
-sees what came out, and parts are removed when nobody is at them.
+at the same time, and whichever finds all parts there joins them. Of two that
+end together one joins them, see `feature_locks`.
 
 Usage:
   asked = feature_files.settings({"name": "ViT-B/16"}, images, ["cls"])
@@ -33,11 +31,9 @@ Usage:
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import importlib.metadata
 import math
-import os
 import pathlib
 import shutil
 import tempfile
@@ -47,7 +43,7 @@ import jax
 import numpy as np
 
 from alignet_jax import artifacts, manifest, progress
-from alignet_jax.backbones import feature_parts, features
+from alignet_jax.backbones import feature_locks, feature_parts, features
 from alignet_jax.images import decoded, listing, options
 
 DTYPES = ("float32", "float16")
@@ -56,7 +52,6 @@ DTYPES = ("float32", "float16")
 MAX_PART_BYTES = 2**26
 
 _PARTS, _RUN = "parts", "run.json"
-_STATE_LOCK = ".state.lock"
 
 _SKIPPED = "skipped.csv"
 
@@ -117,8 +112,8 @@ def is_finished(out, asked, images, *, on_error="refuse", overwrite=False):
   out = pathlib.Path(out)
   made = _finished(out, asked, images, on_error, overwrite)
   if made is not None and (out / _PARTS).exists():
-    with _state_lock(out):
-      _remove_parts(out / _PARTS)
+    with feature_locks.state(out):
+      feature_locks.remove_parts(out / _PARTS)
   return made
 
 
@@ -243,14 +238,14 @@ def extract(
   check_writable(out)
   own_lock = f"process-{process_index}.lock"
   with contextlib.ExitStack() as stack:
-    with _state_lock(out):
+    with feature_locks.state(out):
       # Another process may have joined the parts since.
       made = _finished(out, asked, images, on_error, overwrite)
       if made is not None:
-        _remove_parts(out / _PARTS)
+        feature_locks.remove_parts(out / _PARTS)
         return made
       _begin(out, run, overwrite)
-      if not stack.enter_context(_lock(out / _PARTS / own_lock)):
+      if not stack.enter_context(feature_locks.lock(out / _PARTS / own_lock)):
         raise artifacts.InputError(
           f"{out} is being written by another process {process_index} of"
           f" {process_count}; let it finish."
@@ -271,7 +266,7 @@ def extract(
       on_error=on_error,
       num_threads=num_threads,
     )
-    with _state_lock(out):
+    with feature_locks.state(out):
       # Another process may have joined the parts meanwhile.
       made = _finished(out, asked, images, on_error, overwrite=False)
       if made is None and (missing := parts.missing()):
@@ -297,7 +292,7 @@ def extract(
           seconds=time.monotonic() - start_time,
           metrics={"num_rows": num_rows, "num_skipped": num_skipped},
         )
-      _remove_parts(out / _PARTS, own=own_lock)
+      feature_locks.remove_parts(out / _PARTS, own=own_lock)
   return made
 
 
@@ -451,7 +446,7 @@ def _begin(out, run, overwrite):
   if changes and not overwrite:
     raise _different(out, changes)
   if changes:
-    if _in_use(out / _PARTS):
+    if feature_locks.in_use(out / _PARTS):
       raise artifacts.InputError(
         f"{out} is being written by another process, with other settings; let"
         " it finish, or stop it."
@@ -482,56 +477,6 @@ def _different(out, changes):
     f" {'; '.join(changes)}. Give another --out, or --overwrite to replace"
     " them."
   )
-
-
-@contextlib.contextmanager
-def _lock(path):
-  """Whether this process is the only one that has the file locked."""
-  with open(path, "ab") as f:
-    try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      is_locked = False
-    else:
-      is_locked = True
-    yield is_locked
-
-
-@contextlib.contextmanager
-def _state_lock(out):
-  """Waits until no other process begins, joins or removes parts."""
-  path = out / _STATE_LOCK
-  while True:
-    with open(path, "ab") as f:
-      fcntl.flock(f, fcntl.LOCK_EX)
-      # Whoever had it removed the file: this one is nobody else's lock.
-      try:
-        is_lock = os.path.samestat(os.fstat(f.fileno()), os.stat(path))
-      except FileNotFoundError:
-        is_lock = False
-      if not is_lock:
-        continue
-      try:
-        yield
-      finally:
-        path.unlink(missing_ok=True)
-      return
-
-
-def _in_use(folder, own=None):
-  """Whether another process makes parts; the state is locked."""
-  for path in folder.glob("process-*.lock"):
-    if path.name != own:
-      with _lock(path) as is_locked:
-        if not is_locked:
-          return True
-  return False
-
-
-def _remove_parts(folder, own=None):
-  """Removes the parts, unless another process is at them: then it does."""
-  if not _in_use(folder, own):
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _list_none(out, made):

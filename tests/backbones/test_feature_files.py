@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from alignet_jax import artifacts, manifest
-from alignet_jax.backbones import feature_files, feature_parts
+from alignet_jax.backbones import feature_files, feature_locks, feature_parts
 from alignet_jax.images import collections, decoded, preprocess
 
 SIZE = 5
@@ -458,7 +458,7 @@ def test_processes_share_the_parts_and_the_last_one_joins_them(
 
 
 def test_two_processes_of_one_number_are_refused(folder, stopped):
-  with feature_files._lock(stopped / "parts" / "process-0.lock") as is_locked:
+  with feature_locks.lock(stopped / "parts" / "process-0.lock") as is_locked:
     assert is_locked
     with pytest.raises(artifacts.InputError, match="another process 0 of 1"):
       run(stopped, folder)
@@ -550,12 +550,12 @@ def test_a_removed_lock_is_no_lock(tmp_path):
   entered, leave = threading.Event(), threading.Event()
 
   def wait_and_hold():
-    with feature_files._state_lock(tmp_path):
+    with feature_locks.state(tmp_path):
       entered.set()
       leave.wait(10)
 
   thread = threading.Thread(target=wait_and_hold)
-  with feature_files._state_lock(tmp_path):
+  with feature_locks.state(tmp_path):
     thread.start()
     assert not entered.wait(0.05)
   assert entered.wait(10)
