@@ -64,9 +64,9 @@ EXTRAS = {
     "torch>=2.13",
     "transformers>=4.57,<5",
   ],
-  # What big_vision's models/vit.py imports besides. big_vision itself is a
-  # repository without packaging, which pip cannot install: clone it, and add
-  # the folder to PYTHONPATH.
+  # What big_vision's models/vit.py imports besides. big_vision itself cannot
+  # be named here: its repository has no setup.py and no pyproject.toml, and pip
+  # ends with an error. Clone it, and add the folder to PYTHONPATH.
   "big_vision": ["einops>=0.8"],
   "notebooks": [
     "ipykernel>=6.29",

@@ -135,6 +135,21 @@ def write_npz(path, /, **arrays):
   Raises:
     ValueError: If an array would need pickle; names it.
   """
+  write_archive(path, arrays)
+
+
+def write_archive(path, arrays, *, comment=""):
+  """`write_npz` of a dict, with a text beside the arrays.
+
+  Args:
+    path: Where to write.
+    arrays: Dict from name to array or `Parts`.
+    comment: Of the archive, which readers of arrays do not see; at most 65,535
+      bytes.
+
+  Raises:
+    ValueError: If an array would need pickle; names it.
+  """
   plain = {
     name: array if isinstance(array, Parts) else _plain_array(array, path, name)
     for name, array in sorted(arrays.items())
@@ -143,6 +158,7 @@ def write_npz(path, /, **arrays):
     writer(path) as f,
     zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as archive,
   ):
+    archive.comment = comment.encode()
     for name, array in plain.items():
       info = zipfile.ZipInfo(f"{name}.npy", date_time=ZIP_TIME)
       info.create_system = 3  # Unix, so that systems agree on the bytes.
@@ -208,6 +224,19 @@ def read_npz(path, *, required=()):
         f"{path} has no array {name!r}; it has {', '.join(arrays) or 'none'}."
       )
   return arrays
+
+
+def read_comment(path):
+  """The text beside the arrays of an archive, "" if there is none.
+
+  Args:
+    path: A `.npz` file.
+
+  Raises:
+    InputError: As `read_npz`.
+  """
+  with _explained(path, "a .npz file"), zipfile.ZipFile(path) as archive:
+    return archive.comment.decode(errors="replace")
 
 
 def map_npz(path, names):

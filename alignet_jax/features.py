@@ -28,16 +28,16 @@ folder, or in turn. Whichever makes the last part joins all of them.
 import argparse
 import dataclasses
 import hashlib
-import os
 import pathlib
 import sys
 
 from alignet_jax import artifacts, commands, progress
-from alignet_jax.images import opening, preprocess
+from alignet_jax.images import opening, options, preprocess
 
 # Same names as in backbones/feature_files.py, which imports JAX.
 _DTYPES = ("float32", "float16")
-_ON_ERROR = ("refuse", "skip")
+# And as in backbones/blocks.py, which imports flax.
+_ACTIVATIONS = ("gelu_tanh", "gelu", "quick_gelu")
 
 
 def main(argv=None, *, load=None):
@@ -63,7 +63,7 @@ def _parser():
   add = parser.add_argument
   add("--model", required=True, metavar="NAME", help="name of the backbone")
   add("--weights", required=True, metavar="PATH", help="file, folder, or id")
-  add("--images", required=True, metavar="PATH", help=opening.KINDS)
+  options.add_images(parser)
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
   add(
     "--output",
@@ -92,33 +92,15 @@ def _parser():
     help="of pixels, if not that of the weights: alignet for models that were"
     " aligned as in the paper",
   )
+  add(
+    "--activation",
+    choices=_ACTIVATIONS,
+    help="of the model, if not as in the weights; CLIP's without config.json"
+    " need it",
+  )
   add("--pool", help="how tokens become one vector, if not as in the weights")
-  add(
-    "--on_error",
-    choices=_ON_ERROR,
-    default="refuse",
-    help="what to do about an image that cannot be decoded: stop and name it,"
-    " or leave it out and list it in skipped.csv",
-  )
-  add(
-    "--overwrite",
-    action="store_true",
-    help="replace what other settings made in --out",
-  )
-  add("--root", metavar="DIR", help="of the paths in a csv; its own folder")
-  add("--data_dir", metavar="DIR", help="of TFDS; its own default")
-  add(
-    "--part_size",
-    type=commands.whole(1),
-    default=2048,
-    help="images that a kill can lose at most",
-  )
-  add(
-    "--num_threads",
-    type=commands.whole(1),
-    default=min(os.cpu_count() or 1, 16),
-    help="images decoded at the same time",
-  )
+  options.add_errors(parser)
+  options.add_work(parser, part_size=2048)
   add(
     "--process_count",
     type=commands.whole(1),
@@ -140,17 +122,18 @@ def _run(args, load):
   # Later, so that a mistyped path is told at once.
   from alignet_jax.backbones import feature_files
 
-  options = {
+  fields = {
     "image_size": args.image_size,
     "pool": args.pool,
     "dtype": args.compute_dtype,
+    "activation": args.activation,
   }
-  options = {name: value for name, value in options.items() if value}
+  fields = {name: value for name, value in fields.items() if value}
   model = {"name": args.model, "weights_sha256": _digest(args.weights)}
   if args.preprocessing:
     model["preprocessing"] = args.preprocessing
   asked = feature_files.settings(
-    {**model, **options},
+    {**model, **fields},
     images,
     args.output.split(","),
     batch_size=args.batch_size,
@@ -161,34 +144,41 @@ def _run(args, load):
   if made is not None:
     progress.write(f"{out} is up to date")
     return
+  feature_files.check_writable(out)
   if load is None:
     from alignet_jax.backbones import load as load_lib
 
     load = load_lib.load
   try:
-    backbone = load(args.model, args.weights, **options)
+    backbone = load(args.model, args.weights, **fields)
   except artifacts.InputError:
     raise
   except ValueError as error:  # Of the model: a pool or size it cannot have.
     raise artifacts.InputError(f"--model={args.model}: {error}") from error
   if backbone.report is not None:
     progress.write(str(backbone.report))
-  made = feature_files.extract(
-    out,
-    backbone.model,
-    backbone.params,
-    images.with_preprocessing(_preprocessing(args, backbone)),
-    asked,
-    **how,
-    part_size=args.part_size,
-    num_threads=args.num_threads,
-    process_index=args.process_index,
-    process_count=args.process_count,
-    sources={
-      args.images: asked["images"]["names_sha256"],
-      args.weights: asked["model"]["weights_sha256"],
-    },
-  )
+  try:
+    made = feature_files.extract(
+      out,
+      backbone.model,
+      backbone.params,
+      images.with_preprocessing(_preprocessing(args, backbone)),
+      asked,
+      **how,
+      part_size=args.part_size,
+      num_threads=args.num_threads,
+      process_index=args.process_index,
+      process_count=args.process_count,
+      sources={
+        args.images: asked["images"]["names_sha256"],
+        args.weights: asked["model"]["weights_sha256"],
+      },
+    )
+  except MemoryError as error:
+    raise artifacts.InputError(
+      f"The memory is too small for --num_threads={args.num_threads} and"
+      f" --batch_size={args.batch_size}; give less of them. What is done stays."
+    ) from error
   if made is not None:
     _tell(out, made)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import types
 
@@ -19,9 +20,9 @@ import pytest
 from PIL import Image
 
 from alignet_jax import artifacts, features
-from alignet_jax.backbones import vit
+from alignet_jax.backbones import blocks, vit
 from alignet_jax.backbones import weights as weights_lib
-from alignet_jax.images import preprocess
+from alignet_jax.images import collections, preprocess
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -223,6 +224,55 @@ def test_mistakes_end_with_exit_code_2(command, tmp_path):
     with pytest.raises(SystemExit) as error:
       command(**flags)
     assert error.value.code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_weights(
+  command, tmp_path, monkeypatch
+):
+  code, _, err = command(out=tmp_path / "w.npz" / "x", load=refuse_to_load)
+  assert code == 2 and "cannot be made a folder" in err
+
+  def refuse(dir):
+    raise OSError(30, "Read-only file system")
+
+  monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+  code, _, err = command(load=refuse_to_load)
+  assert code == 2 and "out: Read-only file system" in err
+
+
+def test_too_little_memory_makes_no_image_broken(
+  command, tmp_path, monkeypatch
+):
+  original = collections.FolderImages.decode
+
+  def decode(self, data, index):
+    if index == 7:
+      raise MemoryError
+    return original(self, data, index)
+
+  flags = {"on_error": "skip", "batch_size": 2, "part_size": 2}
+  with monkeypatch.context() as patch:
+    patch.setattr(collections.FolderImages, "decode", decode)
+    code, _, err = command(**flags)
+  assert code == 2 and "--num_threads=" in err and "--batch_size=2" in err
+  assert not (tmp_path / "out" / "skipped.csv").exists()
+  code, text, _ = command(**flags)
+  assert code == 0 and "features.npy [11, 8]" in text
+  assert len((tmp_path / "out" / "skipped.csv").read_text().split("\n")) == 2
+
+
+def test_the_activation_is_told_to_the_model_and_noted(command, tmp_path):
+  told = []
+
+  def load(*args, activation, **kwargs):
+    told.append(activation)
+    return make_backbone(*args, **kwargs)
+
+  command(load=load, activation="gelu")
+  assert told == ["gelu"]
+  made = json.loads((tmp_path / "out" / "manifest.json").read_text())
+  assert made["config"]["model"]["activation"] == "gelu"
+  assert features._ACTIVATIONS == tuple(blocks.ACTIVATIONS)
 
 
 def test_weights_in_a_folder_are_known_by_their_content(command, tmp_path):

@@ -48,10 +48,22 @@ def test_importing_the_package_imports_nothing_else():
   assert modules_added_by("import alignet_jax") == {"alignet_jax"}
 
 
-def test_train_step_is_importable_without_tensorflow():
-  added = modules_added_by("import alignet_jax.student.train")
+def test_train_step_batches_and_backbones_need_no_optional_library():
+  # In one process: importing JAX takes most of its time.
+  added = modules_added_by(
+    "from alignet_jax.student import train; "
+    "from alignet_jax.triplets import dataset, stage; "
+    "from alignet_jax.backbones import load"
+  )
   assert "jax" in added
-  assert "tensorflow" not in added
+  optional = {
+    "tensorflow",
+    "safetensors",
+    "huggingface_hub",
+    "torch",
+    "big_vision",
+  }
+  assert not optional & added
 
 
 def test_setup_has_the_version_of_the_package(monkeypatch):

@@ -1,9 +1,9 @@
 """big_vision's own `models/vit.py` as a backbone, where it is installed.
 
 Its model has the parameter names of ours and returns the same dict of outputs,
-so that all of the package runs with it. Nothing else needs big_vision. (Its
-repository is no Python package that pip could install: it is cloned and named
-in PYTHONPATH.)
+so that all of the package runs with it. Nothing else needs big_vision. Its
+repository has neither setup.py nor pyproject.toml at any commit, so pip refuses
+it: it is cloned (tried at commit 0127fb6) and named in PYTHONPATH.
 
 Usage:
   model = big_vision.make("B/16", pool="map")     # "big_vision:B/16" by name

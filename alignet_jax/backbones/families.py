@@ -53,6 +53,8 @@ class Family:
     sizes: From a size to fields, where `vit.VARIANTS` does not hold.
     native_size: Whether a model runs, by default, at the resolution of its
       position embeddings, instead of at `preprocessing.size`.
+    has_two_activations: Whether weights of one name and library were trained
+      with different activations, so that the source has to say which.
   """
 
   name: str
@@ -63,6 +65,7 @@ class Family:
   by_library: dict
   sizes: dict = dataclasses.field(default_factory=dict)
   native_size: bool = True
+  has_two_activations: bool = False
 
 
 def _preprocessing(resize, short_side, interpolation, mean, std):
@@ -138,7 +141,8 @@ FAMILIES = {
     by_library={"timm": {"activation": "gelu"}},
     sizes={"gopt": _SIGLIP2_GOPT},
   ),
-  # arXiv:2103.00020; OpenCLIP's say "gelu" in their config.json.
+  # arXiv:2103.00020. OpenAI's weights have the quick GELU, most of OpenCLIP's
+  # the exact one: that is in config.json, or whoever loads them has to know.
   "clip": Family(
     name="clip",
     members=("b16", "b32", "l14", "h14", "g14"),
@@ -159,6 +163,7 @@ FAMILIES = {
       "timm": "bicubic_antialias",
     },
     by_library={},
+    has_two_activations=True,
   ),
   # arXiv:2104.14294.
   "dino": Family(

@@ -20,7 +20,8 @@ other kernels in another process.)
 
 Several processes can share one extraction by a folder that all of them see.
 Each makes every `process_count`-th part on its own devices; they need not run
-at the same time, and whichever finds all parts there joins them.
+at the same time, and whichever finds all parts there joins them. Of two that
+end together one joins them, see `feature_locks`.
 
 Usage:
   asked = feature_files.settings({"name": "ViT-B/16"}, images, ["cls"])
@@ -28,30 +29,31 @@ Usage:
 """
 
 import contextlib
+import dataclasses
 import datetime
-import fcntl
 import functools
 import importlib.metadata
 import math
 import pathlib
 import shutil
+import tempfile
 import time
 
 import jax
 import numpy as np
 
 from alignet_jax import artifacts, manifest, progress
-from alignet_jax.backbones import feature_batches, feature_parts, features
+from alignet_jax.backbones import feature_locks, feature_parts, features
+from alignet_jax.images import decoded, listing, options
 
 DTYPES = ("float32", "float16")
-ON_ERROR = ("refuse", "skip")
 
 # A part is at most so large, if one batch is no larger.
 MAX_PART_BYTES = 2**26
 
 _PARTS, _RUN = "parts", "run.json"
 
-_SKIP_HINT = "Give --on_error=skip to leave out such images and list them."
+_SKIPPED = "skipped.csv"
 
 
 def settings(model, images, outputs, *, batch_size=64, dtype="float32"):
@@ -80,7 +82,7 @@ def settings(model, images, outputs, *, batch_size=64, dtype="float32"):
     "model": model,
     "images": {
       "count": len(images),
-      "names_sha256": feature_parts.names_digest(images),
+      "names_sha256": listing.names_digest(images),
     },
     "outputs": list(outputs),
     "batch_size": batch_size,
@@ -99,19 +101,30 @@ def is_finished(out, asked, images, *, on_error="refuse", overwrite=False):
     overwrite: Whether features made with other settings may be replaced.
 
   Returns:
-    The `manifest.Manifest`, or None if there is something to do.
+    The `manifest.Manifest`, or None if there is something to do. Parts that
+    nobody needs any more are removed, and where "skip" is asked of features
+    that were made without, the empty list is added.
 
   Raises:
     artifacts.InputError: If it holds something else, and shall not be replaced;
       names what differs.
   """
   out = pathlib.Path(out)
+  made = _finished(out, asked, images, on_error, overwrite)
+  if made is not None and (out / _PARTS).exists():
+    with feature_locks.state(out):
+      feature_locks.remove_parts(out / _PARTS)
+  return made
+
+
+def _finished(out, asked, images, on_error, overwrite):
+  """`is_finished`, which leaves the parts as they are."""
   made = manifest.read(out)
   if made is None:
     return None
   changes = _changes({key: made.config.get(key) for key in asked}, asked)
-  listing = feature_parts.listing_digest(images)
-  if not changes and made.inputs.get("images") != listing:
+  sizes = listing.digest(images)
+  if not changes and made.inputs.get("images") != sizes:
     changes.append("sizes of image files")
   if on_error == "refuse" and made.metrics.get("num_skipped"):
     changes.append('on_error "skip" -> "refuse"')
@@ -119,11 +132,38 @@ def is_finished(out, asked, images, *, on_error="refuse", overwrite=False):
   if damaged:
     changes.append(f"{damaged}, which is not as it was written")
   if not changes:
-    shutil.rmtree(out / _PARTS, ignore_errors=True)
+    if on_error == "skip" and _SKIPPED not in made.outputs:
+      made = _list_none(out, made)
     return made
   if not overwrite:
     raise _different(out, changes)
   return None
+
+
+def check_writable(out):
+  """Refuses a folder that cannot be made or written, before any work is done.
+
+  Args:
+    out: The folder; it is made if it does not exist.
+
+  Raises:
+    artifacts.InputError: Says what the system said.
+  """
+  out = pathlib.Path(out)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise artifacts.InputError(
+      f"{out} cannot be made a folder: {error.strerror}."
+    ) from error
+  try:
+    with tempfile.TemporaryFile(dir=out):
+      pass
+  except OSError as error:
+    raise artifacts.InputError(
+      f"Nothing can be written into {out}: {error.strerror}. Give another"
+      " --out."
+    ) from error
 
 
 def extract(
@@ -167,9 +207,9 @@ def extract(
     artifacts.InputError: If an image is refused, an output is not known, rows
       are not finite, or the folder holds something else.
   """
-  if on_error not in ON_ERROR:
+  if on_error not in options.ON_ERROR:
     raise artifacts.InputError(
-      f"on_error is {on_error!r}; known are {', '.join(ON_ERROR)}."
+      f"on_error is {on_error!r}; known are {', '.join(options.ON_ERROR)}."
     )
   if not 0 <= process_index < process_count:
     raise artifacts.InputError(
@@ -195,16 +235,23 @@ def extract(
     "machine": _machine(),
   }
   out = pathlib.Path(out)
-  folder = out / _PARTS
-  _begin(out, run, overwrite)
-  with _lock(folder / f"process-{process_index}.lock") as is_locked:
-    if not is_locked:
-      raise artifacts.InputError(
-        f"{out} is being written by another process {process_index} of"
-        f" {process_count}; let it finish."
-      )
+  check_writable(out)
+  own_lock = f"process-{process_index}.lock"
+  with contextlib.ExitStack() as stack:
+    with feature_locks.state(out):
+      # Another process may have joined the parts since.
+      made = _finished(out, asked, images, on_error, overwrite)
+      if made is not None:
+        feature_locks.remove_parts(out / _PARTS)
+        return made
+      _begin(out, run, overwrite)
+      if not stack.enter_context(feature_locks.lock(out / _PARTS / own_lock)):
+        raise artifacts.InputError(
+          f"{out} is being written by another process {process_index} of"
+          f" {process_count}; let it finish."
+        )
     parts = feature_parts.Parts(
-      folder,
+      out / _PARTS,
       images,
       len(asked["outputs"]),
       run=manifest.hash_json(run),
@@ -219,34 +266,33 @@ def extract(
       on_error=on_error,
       num_threads=num_threads,
     )
-    if (made := manifest.read(out)) is not None:
-      return made  # Another process joined the parts meanwhile.
-    if missing := parts.missing():
-      progress.write(
-        f"{len(missing)} of {len(parts.ranges)} parts are not there yet, the"
-        f" first is {missing[0]}; the process that makes the last one joins"
-        " them"
-      )
-      return None
-    with _lock(folder / "assemble.lock") as is_locked:
-      if not is_locked:
+    with feature_locks.state(out):
+      # Another process may have joined the parts meanwhile.
+      made = _finished(out, asked, images, on_error, overwrite=False)
+      if made is None and (missing := parts.missing()):
+        progress.write(
+          f"{len(missing)} of {len(parts.ranges)} parts are not there yet, the"
+          f" first is {missing[0]}; the process that makes the last one joins"
+          " them"
+        )
         return None
-      for path in out.glob(f".*{artifacts.PARTIAL_SUFFIX}"):  # Of a killed one.
-        path.unlink(missing_ok=True)
-      names = _file_names(asked["outputs"])
-      num_rows, num_skipped = parts.assemble(
-        out, names, list_skipped=on_error == "skip"
-      )
-      made = _write_manifest(
-        out,
-        run,
-        [*names, "index.csv", *["skipped.csv"] * (on_error == "skip")],
-        inputs={"images": feature_parts.listing_digest(images)},
-        sources=sources or {},
-        seconds=time.monotonic() - start_time,
-        metrics={"num_rows": num_rows, "num_skipped": num_skipped},
-      )
-    shutil.rmtree(folder, ignore_errors=True)
+      if made is None:
+        for path in out.glob(f".*{artifacts.PARTIAL_SUFFIX}"):  # Of the killed.
+          path.unlink(missing_ok=True)
+        names = _file_names(asked["outputs"])
+        num_rows, num_skipped = parts.assemble(
+          out, names, list_skipped=on_error == "skip"
+        )
+        made = _write_manifest(
+          out,
+          run,
+          [*names, "index.csv", *[_SKIPPED] * (on_error == "skip")],
+          inputs={"images": listing.digest(images)},
+          sources=sources or {},
+          seconds=time.monotonic() - start_time,
+          metrics={"num_rows": num_rows, "num_skipped": num_skipped},
+        )
+      feature_locks.remove_parts(out / _PARTS, own=own_lock)
   return made
 
 
@@ -302,7 +348,9 @@ def _make_parts(
       continue
     num_done += about["stop"] - about["start"]
     if about["skipped"] and on_error == "refuse":
-      raise artifacts.InputError(f"{about['skipped'][0][1]}\n{_SKIP_HINT}")
+      raise artifacts.InputError(
+        f"{about['skipped'][0][1]}\n{listing.SKIP_HINT}"
+      )
   ranges, last_of, total = [], {}, num_done
   for part in todo:
     start, stop = parts.ranges[part]
@@ -340,7 +388,7 @@ def _make_parts(
       num_rows, digests, skipped = 0, [], {}
     bar.update(batch.stop - batch.start)
 
-  batches = feature_batches.decode_ahead(
+  batches = decoded.decode_ahead(
     images, ranges, num_rows=compute.num_rows, num_threads=num_threads
   )
   with (
@@ -355,7 +403,7 @@ def _make_parts(
         if before:
           collect(*before)  # It may be what a part still lacked.
         raise artifacts.InputError(
-          f"{next(iter(batch.reasons.values()))}\n{_SKIP_HINT}"
+          f"{next(iter(batch.reasons.values()))}\n{listing.SKIP_HINT}"
         )
       # The device computes this batch while the one before is taken from it.
       now = batch, compute(batch.image)
@@ -385,13 +433,8 @@ def _checked(x, dtype, output, files):
 
 
 def _begin(out, run, overwrite):
-  """Makes the folder ready for this run, or refuses it."""
-  try:
-    (out / _PARTS).mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise artifacts.InputError(
-      f"{out} cannot be made a folder: {error.strerror}."
-    ) from error
+  """Makes the folder ready for this run, or refuses it; the state is locked."""
+  (out / _PARTS).mkdir(exist_ok=True)
   about = out / _PARTS / _RUN
   changes = []
   if about.exists():
@@ -403,6 +446,11 @@ def _begin(out, run, overwrite):
   if changes and not overwrite:
     raise _different(out, changes)
   if changes:
+    if feature_locks.in_use(out / _PARTS):
+      raise artifacts.InputError(
+        f"{out} is being written by another process, with other settings; let"
+        " it finish, or stop it."
+      )
     for path in _products(out):
       path.unlink(missing_ok=True)
     shutil.rmtree(out / _PARTS)
@@ -413,7 +461,7 @@ def _begin(out, run, overwrite):
 
 def _products(out):
   """What an extraction may have left, the manifest first."""
-  names = (manifest.FILE, "index.csv", "skipped.csv")
+  names = (manifest.FILE, "index.csv", _SKIPPED)
   return [*(out / name for name in names), *sorted(out.glob("features*.npy"))]
 
 
@@ -431,22 +479,15 @@ def _different(out, changes):
   )
 
 
-@contextlib.contextmanager
-def _lock(path):
-  """Whether this process is the only one that has the file locked."""
-  try:
-    f = open(path, "ab")
-  except FileNotFoundError:  # Whoever joined the parts removed the folder.
-    yield False
-    return
-  with f:
-    try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      is_locked = False
-    else:
-      is_locked = True
-    yield is_locked
+def _list_none(out, made):
+  """Adds an empty list to features that were finished without any skipped."""
+  artifacts.write_bytes(out / _SKIPPED, listing.skipped_bytes([]))
+  outputs = {**made.outputs, _SKIPPED: _described(out / _SKIPPED)}
+  made = dataclasses.replace(
+    made, outputs=outputs, digest=manifest.hash_json(outputs)
+  )
+  manifest.write(out, made)
+  return made
 
 
 def _machine():
@@ -468,14 +509,15 @@ def _file_names(outputs):
   return [f"features_{name.replace('/', '_')}.npy" for name in outputs]
 
 
-def _write_manifest(out, run, files, *, inputs, sources, seconds, metrics):
-  outputs = {
-    name: {
-      "bytes": (out / name).stat().st_size,
-      "sha256": artifacts.sha256_file(out / name),
-    }
-    for name in files
+def _described(path):
+  return {
+    "bytes": path.stat().st_size,
+    "sha256": artifacts.sha256_file(path),
   }
+
+
+def _write_manifest(out, run, files, *, inputs, sources, seconds, metrics):
+  outputs = {name: _described(out / name) for name in files}
   made = manifest.Manifest(
     stage="features",
     config=run,

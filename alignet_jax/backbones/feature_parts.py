@@ -13,17 +13,13 @@ Usage:
 """
 
 import csv
-import hashlib
 import io
-import json
 import pathlib
 
 import numpy as np
 
 from alignet_jax import artifacts
-
-# Bytes of a file name that is not UTF-8 go into the csv as they are.
-_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+from alignet_jax.images import listing
 
 
 class Parts:
@@ -73,12 +69,12 @@ class Parts:
       assert len(x) == len(present)
       artifacts.write_npy(path, x)
     files.append(self._file(part, ".csv"))
-    artifacts.write_bytes(files[-1], csv_bytes(present))
+    artifacts.write_bytes(files[-1], listing.csv_bytes(present))
     artifacts.write_json(
       self._file(part, ".json"),
       {
         "run": self._run,
-        "images": listing_digest(self._images, start, stop),
+        "images": listing.digest(self._images, start, stop),
         "start": start,
         "stop": stop,
         "num_rows": len(present),
@@ -111,7 +107,7 @@ class Parts:
       if [about["start"], about["stop"]] != list(self.ranges[part]):
         return None
       if verify:
-        if about["images"] != listing_digest(
+        if about["images"] != listing.digest(
           self._images, about["start"], about["stop"]
         ):
           return None
@@ -140,7 +136,7 @@ class Parts:
 
     Raises:
       artifacts.InputError: If a part is missing or damaged; it is made again by
-        the next run.
+        the next run. If images were left out and are not to be listed.
     """
     abouts = []
     for part in range(len(self.ranges)):
@@ -152,6 +148,8 @@ class Parts:
         )
     num_rows = sum(about["num_rows"] for about in abouts)
     skipped = [row for about in abouts for row in about["skipped"]]
+    if skipped and not list_skipped:  # By another process, which may.
+      raise artifacts.InputError(f"{skipped[0][1]}\n{listing.SKIP_HINT}")
     if not num_rows:
       raise artifacts.InputError(
         f"None of the {len(skipped)} images could be decoded. The first:"
@@ -172,63 +170,26 @@ class Parts:
             )
           f.write(x.data)
     with artifacts.writer(pathlib.Path(out) / "index.csv") as f:
-      f.write(csv_bytes([("row", "file", "sha256")]))
+      f.write(listing.csv_bytes([("row", "file", "sha256")]))
       row = 0
       for part in range(len(self.ranges)):
-        text = self._file(part, ".csv").read_bytes().decode(**_ENCODING)
+        text = self._file(part, ".csv").read_bytes().decode(**listing.ENCODING)
         lines = list(csv.reader(io.StringIO(text, newline="")))
         if len(lines) != abouts[part]["num_rows"]:
           raise artifacts.InputError(
             f"{self._file(part, '.csv')} has {len(lines)} lines for"
             f" {abouts[part]['num_rows']} rows of features."
           )
-        f.write(csv_bytes((row + i, *line) for i, line in enumerate(lines)))
+        f.write(
+          listing.csv_bytes((row + i, *line) for i, line in enumerate(lines))
+        )
         row += len(lines)
+    path = pathlib.Path(out) / "skipped.csv"
     if list_skipped:
-      path = pathlib.Path(out) / "skipped.csv"
-      artifacts.write_bytes(path, csv_bytes([("file", "reason"), *skipped]))
+      artifacts.write_bytes(path, listing.skipped_bytes(skipped))
+    else:  # Of a run that was to list them, and was killed before its end.
+      path.unlink(missing_ok=True)
     return num_rows, len(skipped)
 
   def _file(self, part, ending):
     return self._folder / f"part-{part:05d}{ending}"
-
-
-def csv_bytes(rows):
-  """Lines of a csv file."""
-  text = io.StringIO(newline="")
-  plain = csv.writer(text, lineterminator="\n")
-  quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-  for row in rows:
-    # A carriage return ends a line for readers; Python 3.11 does not quote it.
-    has_return = any("\r" in str(field) for field in row)
-    (quoted if has_return else plain).writerow(row)
-  return text.getvalue().encode(**_ENCODING)
-
-
-def listing_digest(images, start=0, stop=None):
-  """A digest of the names and sizes of images, none of which is read.
-
-  Args:
-    images: A collection.
-    start: Index of the first image.
-    stop: Index after the last one; the end by default.
-
-  Returns:
-    64 hexadecimal digits. An image that is replaced by another one of the same
-    name and size goes unnoticed.
-  """
-  stop = len(images) if stop is None else stop
-  digest = hashlib.sha256(getattr(images, "fingerprint", "").encode())
-  for chunk in range(start, stop, 4096):
-    end = min(chunk + 4096, stop)
-    listing = [images.names[chunk:end], images.num_bytes(chunk, end)]
-    digest.update(json.dumps(listing).encode())
-  return digest.hexdigest()
-
-
-def names_digest(images):
-  """A digest of the names of all images in their order."""
-  digest = hashlib.sha256(getattr(images, "fingerprint", "").encode())
-  for name in images.names:
-    digest.update(json.dumps(name).encode())
-  return digest.hexdigest()

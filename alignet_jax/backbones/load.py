@@ -5,6 +5,7 @@ Usage:
   print(backbone.report)
   _, out = backbone.model.apply({"params": backbone.params}, image)
   out[backbone.output]                                      # f32[b 384]
+  backbone.save("dinov2_s14.npz")        # and what the tensors do not show
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from alignet_jax import artifacts
 from alignet_jax.backbones import (
+  architecture,
   big_vision,
   families,
   huggingface,
@@ -58,6 +60,8 @@ class Backbone:
     preprocessing: How images become its input. Belongs to the weights.
     report: `weights.Report`: what was loaded, unused and resampled.
     output: The named output, f32[b d], that stands for an image.
+    family: Name in `families.FAMILIES`.
+    posemb_rule: How its positions are resampled, a name in `posemb.RULES`.
   """
 
   model: nn.Module
@@ -65,6 +69,19 @@ class Backbone:
   preprocessing: preprocess.Preprocessing
   report: weights.Report
   output: str = "pre_logits"
+  family: str = ""
+  posemb_rule: str = "bilinear_corners"
+
+  def save(self, path):
+    """Writes the parameters as npz, with what they do not show of the model.
+
+    Args:
+      path: Where to write; ends in .npz. big_vision reads the file, too.
+    """
+    note = architecture.describe(
+      self.model, family=self.family, posemb_rule=self.posemb_rule
+    )
+    weights.save(path, self.params, architecture=note)
 
 
 def load(
@@ -95,7 +112,8 @@ def load(
     scan: See `vit.ViT`.
     seed: Of random parameters.
     **fields: Further fields of `vit.ViT`, which win over all else: for weights
-      of another size, say.
+      of another size, say, or the activation of CLIP's weights where there is
+      no config.json that says it.
 
   Returns:
     `Backbone`.
@@ -118,7 +136,14 @@ def load(
     model = vit.ViT(**{**base, **settings})
     size = image_size or family.preprocessing.size
     params, report = _random(name, model, size, seed)
-    return Backbone(model, params, _preprocessing(family, size), report)
+    return Backbone(
+      model,
+      params,
+      _preprocessing(family, size),
+      report,
+      family=family.name,
+      posemb_rule=family.posemb["npz"],
+    )
 
   flat, library, decided, rule = _read(weights_path, family, base, settings)
   model = vit.ViT(**{**base, **decided, **settings})
@@ -137,7 +162,14 @@ def load(
     path=f"{weights_path} (as {name})",
     settings=notes,
   )
-  return Backbone(model, params, _preprocessing(family, size), report)
+  return Backbone(
+    model,
+    params,
+    _preprocessing(family, size),
+    report,
+    family=family.name,
+    posemb_rule=rule,
+  )
 
 
 def _big_vision(name, weights_path, image_size, seed, fields):
@@ -152,7 +184,9 @@ def _big_vision(name, weights_path, image_size, seed, fields):
     params, report = weights.load(
       weights_path, model, image_size=size, unused_ok=("pre_logits",)
     )
-  return Backbone(model, params, _preprocessing(family, size), report)
+  return Backbone(
+    model, params, _preprocessing(family, size), report, family=family.name
+  )
 
 
 def _random(name, model, size, seed):
@@ -174,7 +208,13 @@ def _read(path, family, base, settings):
   file = str(path).rpartition(":")[0] or str(path)
   if str(path).endswith(".npz") or file.endswith(".npz"):
     flat = names.modern_names(weights.read(path))
-    return flat, "npz", {}, family.posemb["npz"]
+    note = weights.read_architecture(path)
+    if note is None:
+      return flat, "npz", {}, family.posemb["npz"]
+    decided = architecture.decided(
+      note, base, settings, family=family.name, path=path
+    )
+    return flat, "npz", decided, note["posemb_rule"]
   source = safetensors_file.read(path, skip=huggingface.OTHER_PARTS)
   library = huggingface.library(source.tensors)
   if library not in family.posemb:
@@ -186,6 +226,10 @@ def _read(path, family, base, settings):
   decided = dict(families.library_fields(family, base, library))
   if library == "transformers":
     decided.update(_from_config(source, {**fields, **decided}))
+  if family.has_two_activations and "activation" not in decided:
+    decided["activation"] = settings.get("activation") or _clip_activation(
+      source, library
+    )
   flat = huggingface.rename(
     source.tensors,
     num_heads=fields["num_heads"],
@@ -226,6 +270,26 @@ def _from_config(source, fields):
       value = _ACTIVATION_NAMES[value]
     decided[field] = value
   return decided
+
+
+def _clip_activation(source, library):
+  """The activation of CLIP's weights, which no tensor and no size shows."""
+  config = source.config
+  if library == "timm" and isinstance(config.get("architecture"), str):
+    quick = "quickgelu" in config["architecture"]
+    return "quick_gelu" if quick else "gelu"
+  # transformers leaves out what is the default of its own class.
+  if library == "transformers" and str(config.get("model_type", "")).startswith(
+    "clip"
+  ):
+    return "quick_gelu"
+  raise artifacts.InputError(
+    f"{source.path}: no config.json beside the weights says which activation"
+    " they were trained with, and their tensors do not show it. Put it there,"
+    ' or give activation="quick_gelu" (--activation=quick_gelu) for the weights'
+    ' of OpenAI, activation="gelu" (--activation=gelu) for those of OpenCLIP'
+    " without quickgelu in their name."
+  )
 
 
 def _default_size(family, flat, model):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignet_jax import artifacts
+from alignet_jax.backbones import architecture as architecture_lib
 from alignet_jax.backbones import names, posemb
 
 # Collections that hold the parameters; the rest of such a file, for example
@@ -70,13 +71,21 @@ def load(path, model, *, image_size, unused_ok=()):
     Tree of f32 numpy arrays for `model.apply`, and a `Report`.
 
   Raises:
-    artifacts.InputError: The file cannot be read, or does not fit the model.
+    artifacts.InputError: The file cannot be read, does not fit the model, or
+      says that it was saved from another one.
   """
+  flat = names.modern_names(read(path))
+  rule = "bilinear_corners"
+  note = read_architecture(path)
+  if note is not None:
+    architecture_lib.check(note, model, path=path)
+    rule = note["posemb_rule"]
   return fit(
-    names.modern_names(read(path)),
+    flat,
     model,
     image_size=image_size,
     unused_ok=unused_ok,
+    posemb_rule=rule,
     path=path,
   )
 
@@ -137,7 +146,7 @@ def fit(
   return unflatten(loaded), report
 
 
-def save(path, params):
+def save(path, params, *, architecture=None):
   """Writes a tree of parameters under its "/"-joined names, in float32.
 
   Stacked blocks are written one by one, so that there is one form of file.
@@ -146,10 +155,18 @@ def save(path, params):
   Args:
     path: Where to write; ends in .npz.
     params: Nested dicts of arrays of any float type.
+    architecture: What the tensors do not show, of `architecture.describe`; it
+      is saved with them, and decides when they are read. None: a reader goes by
+      the name that it is given, or by the conventions of big_vision.
   """
   flat = names.split_blocks(flatten(params))
-  artifacts.write_npz(
-    path, **{name: np.asarray(x, np.float32) for name, x in flat.items()}
+  comment = ""
+  if architecture is not None:
+    comment = architecture_lib.to_comment(architecture)
+  artifacts.write_archive(
+    path,
+    {name: np.asarray(x, np.float32) for name, x in flat.items()},
+    comment=comment,
   )
 
 
@@ -166,9 +183,7 @@ def read(path):
   Raises:
     artifacts.InputError: The file is missing or damaged, or has no such part.
   """
-  file, colon, part = str(path).rpartition(":")
-  if not colon or not file.endswith(".npz"):
-    file, part = str(path), ""
+  file, part = _file_and_part(path)
   if file.endswith((".pth", ".pt", ".bin", ".ckpt")):
     raise artifacts.InputError(pickle_message(file))
   flat = artifacts.read_npz(file)
@@ -184,6 +199,22 @@ def read(path):
         f"{file} has no part {part!r}; it has {', '.join(tops)}."
       )
   return {name: _as_float32(x, name, file) for name, x in flat.items()}
+
+
+def read_architecture(path):
+  """What a file says of its model beside the tensors.
+
+  Args:
+    path: npz file, perhaps with a part; see `read`.
+
+  Returns:
+    As of `architecture.describe`; None if the file does not say.
+
+  Raises:
+    artifacts.InputError: The file cannot be read, or what it says is damaged.
+  """
+  file, _ = _file_and_part(path)
+  return architecture_lib.from_comment(artifacts.read_comment(file), file)
 
 
 def pickle_message(file):
@@ -282,6 +313,14 @@ def unflatten(flat):
       node = node.setdefault(parent, {})
     node[leaf] = value
   return tree
+
+
+def _file_and_part(path):
+  """A path without the part after the colon, and that part or ""."""
+  file, colon, part = str(path).rpartition(":")
+  if not colon or not file.endswith(".npz"):
+    return str(path), ""
+  return file, part
 
 
 def _below(prefix, flat):

@@ -45,6 +45,7 @@ def decode(data, name):
 
   Raises:
     artifacts.InputError: If it is refused; see the table of the module.
+    MemoryError: There is too little memory for its pixels.
   """
   from PIL import Image
 
@@ -70,6 +71,8 @@ def decode(data, name):
       f"The image file {name} cannot be decoded: it is none of"
       f" {', '.join(FORMATS)}, or its beginning is damaged."
     ) from None
+  except MemoryError:  # Says nothing of the file, which may be whole.
+    raise
   # Damaged files raise whatever the decoder stumbled over, even SyntaxError.
   except Exception as error:
     raise artifacts.InputError(

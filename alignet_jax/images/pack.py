@@ -20,18 +20,21 @@ import contextlib
 import datetime
 import fcntl
 import importlib.metadata
-import os
 import pathlib
 import shutil
 import sys
 import time
 
 from alignet_jax import artifacts, commands, manifest, progress
-from alignet_jax.backbones import feature_batches, feature_parts
-from alignet_jax.images import opening, pack_files, packed, preprocess
-
-_ON_ERROR = ("refuse", "skip")
-_SKIP_HINT = "Give --on_error=skip to leave out such images and list them."
+from alignet_jax.images import (
+  decoded,
+  listing,
+  opening,
+  options,
+  pack_files,
+  packed,
+  preprocess,
+)
 
 # Images decoded in one go.
 _BATCH_SIZE = 64
@@ -74,7 +77,7 @@ def pack(
   asked = {
     "preprocessing": images.preprocessing.to_dict(),
     "num_images": len(images),
-    "images": feature_parts.listing_digest(images),
+    "images": listing.digest(images),
   }
   made = manifest.read(out) if out.is_dir() else None
   if made is not None and made.stage != packed.STAGE:
@@ -95,7 +98,7 @@ def pack(
   _begin(out, run, overwrite)
   with _locked(out / packed.RUN, out), pack_files.Writer(out, images) as writer:
     if writer.skipped is not None and on_error == "refuse":
-      raise artifacts.InputError(f"{writer.skipped}\n{_SKIP_HINT}")
+      raise artifacts.InputError(f"{writer.skipped}\n{listing.SKIP_HINT}")
     _refuse_full_disk(out, images, writer.start)
     _write(writer, images, on_error, part_size, num_threads)
     metrics = writer.finish(list_skipped=on_error == "skip")
@@ -121,7 +124,7 @@ def _write(writer, images, on_error, part_size, num_threads):
       (start, min(start + _BATCH_SIZE, end))
       for start in range(first, end, _BATCH_SIZE)
     ]
-  batches = feature_batches.decode_ahead(
+  batches = decoded.decode_ahead(
     images, ranges, num_rows=_BATCH_SIZE, num_threads=num_threads
   )
   with (
@@ -134,7 +137,7 @@ def _write(writer, images, on_error, part_size, num_threads):
       if batch.reasons and on_error == "refuse":
         writer.end_part(batch.start)
         raise artifacts.InputError(
-          f"{next(iter(batch.reasons.values()))}\n{_SKIP_HINT}"
+          f"{next(iter(batch.reasons.values()))}\n{listing.SKIP_HINT}"
         )
       writer.add(batch)
       if batch.stop in part_ends:
@@ -246,7 +249,7 @@ def _parser():
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add("--images", required=True, metavar="PATH", help=opening.KINDS)
+  options.add_images(parser)
   add("--size", required=True, type=int, help="height and width in pixels")
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
   add(
@@ -262,41 +265,12 @@ def _parser():
     default="cubic_no_antialias",
     help="the default is that of the released students",
   )
-  add(
-    "--on_error",
-    choices=_ON_ERROR,
-    default="refuse",
-    help="what to do about an image that cannot be decoded: stop and name it,"
-    " or leave it out and list it in skipped.csv",
-  )
-  add(
-    "--overwrite",
-    action="store_true",
-    help="replace what other settings made in --out",
-  )
-  add("--root", metavar="DIR", help="of the paths in a csv; its own folder")
-  add("--data_dir", metavar="DIR", help="of TFDS; its own default")
-  add(
-    "--part_size",
-    type=int,
-    default=1024,
-    help="images that a kill can lose at most",
-  )
-  add(
-    "--num_threads",
-    type=int,
-    default=min(os.cpu_count() or 1, 16),
-    help="images decoded at the same time",
-  )
+  options.add_errors(parser)
+  options.add_work(parser, part_size=1024)
   return parser
 
 
 def _run(args):
-  for name in ("part_size", "num_threads"):
-    if getattr(args, name) < 1:
-      raise artifacts.InputError(
-        f"--{name} is {getattr(args, name)}; expected at least 1."
-      )
   images = opening.open_collection(
     args.images,
     preprocess.Preprocessing(

@@ -19,8 +19,7 @@ import os
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.backbones import feature_parts
-from alignet_jax.images import packed
+from alignet_jax.images import listing, packed
 
 # Pixels, and one line of JSON per part that is in them.
 PIXELS, PARTS = ".images.npy.partial", "parts.jsonl"
@@ -71,7 +70,7 @@ class Writer:
     self._files.close()
 
   def add(self, batch):
-    """Writes the images of a `feature_batches.Batch` that are not broken."""
+    """Writes the images of a `decoded.Batch` that are not broken."""
     good = [i for i, digest in enumerate(batch.sha256) if digest is not None]
     data = np.ascontiguousarray(batch.image[good])
     self._pixels.write(data.data)
@@ -116,10 +115,10 @@ class Writer:
       self._write_index(f)
     if list_skipped:
       with artifacts.writer(self._out / packed.SKIPPED) as f:
-        f.write(feature_parts.csv_bytes([("file", "reason")]))
+        f.write(listing.skipped_bytes([]))
         for part in self._read_parts():
           f.write(
-            feature_parts.csv_bytes(
+            listing.csv_bytes(
               (self._images.names[i], why) for i, why in part["skipped"]
             )
           )
@@ -175,9 +174,7 @@ class Writer:
     class_names = getattr(self._images, "class_names", None)
     header = ("row", "file", "sha256")
     f.write(
-      feature_parts.csv_bytes(
-        [header if labels is None else (*header, "label")]
-      )
+      listing.csv_bytes([header if labels is None else (*header, "label")])
     )
     row = 0
     for part in self._read_parts():
@@ -188,4 +185,4 @@ class Writer:
           line.append(class_names[labels[i]] if class_names else labels[i])
         lines.append(line)
         row += 1
-      f.write(feature_parts.csv_bytes(lines))
+      f.write(listing.csv_bytes(lines))

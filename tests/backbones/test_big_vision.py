@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignet_jax import artifacts
-from alignet_jax.backbones import big_vision, load, vit, weights
+from alignet_jax.backbones import architecture, big_vision, load, vit, weights
 
 SIZES = {"width": 24, "depth": 3, "mlp_dim": 20, "num_heads": 3}
 
@@ -64,7 +64,11 @@ def test_round_trip(theirs, np_rng, tmp_path, pool, scan):
       np.testing.assert_allclose(
         np.ravel(out[name]), np.ravel(expected[name]), rtol=0, atol=1e-5
       )
-    weights.save(tmp_path / "b.npz", loaded)
+    # What is noted beside the tensors is nothing to them.
+    weights.save(
+      tmp_path / "b.npz", loaded, architecture=architecture.describe(ours)
+    )
+    assert weights.load(tmp_path / "b.npz", model, image_size=12)
     config = {"scan": scan}
     back = theirs.load(params, str(tmp_path / "b.npz"), config)
     again = forward(model, back, image)
@@ -95,7 +99,7 @@ def test_by_name(theirs, np_rng, tmp_path, scan):
   assert isinstance(backbone.model, theirs._Model)
   assert "random" in str(backbone.report)
   image = np_rng.normal(size=(2, 48, 48, 3)).astype(np.float32)
-  weights.save(tmp_path / "a.npz", backbone.params)
+  backbone.save(tmp_path / "a.npz")
   again = load.load(
     "big_vision:mu/16", tmp_path / "a.npz", image_size=64, pool="gap", scan=scan
   )
@@ -125,3 +129,10 @@ def test_without_big_vision_the_way_to_get_it_is_told(monkeypatch):
   with pytest.raises(artifacts.InputError, match="git clone.*PYTHONPATH"):
     load.load("big_vision:B/16")
   assert load.load("augreg_ti16", image_size=32).params  # needs it not
+
+
+def test_models_of_big_vision_are_described_as_ours(theirs):
+  for pool in big_vision.POOL_TYPES:
+    model = big_vision.make("S/14", pool=pool)
+    expected = architecture.describe(vit.from_variant("S/14", pool=pool))
+    assert architecture.describe(model) == expected

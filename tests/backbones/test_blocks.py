@@ -1,5 +1,7 @@
 """What other families add to the ViT, each part against plain numpy."""
 
+import dataclasses
+import functools
 import re
 
 import jax
@@ -49,8 +51,24 @@ def make(np_rng, **settings):
   return model, weights.unflatten(flat), image
 
 
+# Compiled once per model and shape, also where several tests ask for it.
+@functools.partial(jax.jit, static_argnames=("model",))
+def outputs(params, image, model):
+  return model.apply({"params": params}, image)[1]
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def outputs_and_gradient(params, image, model):
+  def loss_fn(params):
+    x, out = model.apply({"params": params}, image)
+    return jnp.sum(jnp.square(x)), out
+
+  grads, out = jax.grad(loss_fn, has_aux=True)(params)
+  return out, grads
+
+
 def run(model, params, image):
-  return jax.jit(model.apply)({"params": params}, image)[1]
+  return outputs(params, image, model)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,39 @@ def test_swiglu_and_its_names(np_rng):
   expected = expected @ second["kernel"] + second["bias"]
   ours = model.apply({"params": jax.tree.map(jnp.float32, params)}, x)
   np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layer_scale_by_hand():
+  x = np.array([[[1.0, -2.0, 3.0], [4.0, 0.0, -6.0]]], np.float32)
+  params = {"scale": np.array([0.5, 2.0, -1.0], np.float32)}
+  scaled = blocks.LayerScale().apply({"params": params}, x)
+  expected = [[[0.5, -4.0, -3.0], [2.0, 0.0, 6.0]]]
+  np.testing.assert_array_equal(scaled, expected)
+
+
+def test_layer_scale_scales_what_each_half_of_a_block_adds(np_rng):
+  """Against the same block whose last maps are multiplied beforehand."""
+  options = blocks.Options(mlp_dim=5, num_heads=1, layer_scale=True)
+  x = np_rng.normal(size=(2, 3, 7)).astype(np.float32)
+  shapes = jax.eval_shape(blocks.Block(options).init, jax.random.key(0), x)
+  params = jax.tree.map(
+    lambda p: np_rng.normal(size=p.shape).astype(np.float32), shapes["params"]
+  )
+  scaled = blocks.Block(options).apply({"params": params}, x)
+  first = params.pop("LayerScale_0")["scale"]
+  second = params.pop("LayerScale_1")["scale"]
+  for layer, scale in (
+    (params["MultiHeadDotProductAttention_0"]["out"], first),
+    (params["MlpBlock_0"]["Dense_1"], second),
+  ):
+    layer["kernel"], layer["bias"] = (
+      layer["kernel"] * scale,
+      layer["bias"] * scale,
+    )
+  plain = blocks.Block(dataclasses.replace(options, layer_scale=False))
+  np.testing.assert_allclose(
+    plain.apply({"params": params}, x), scaled, rtol=1e-4, atol=1e-4
+  )
 
 
 def test_layer_scale_of_nought_switches_blocks_off(np_rng):
@@ -156,27 +207,21 @@ def test_class_token_and_mean_of_patches_side_by_side(np_rng):
 @pytest.mark.parametrize("remat", [False, True])
 def test_scan_and_remat_change_no_number(np_rng, settings, remat):
   """Outputs and gradients, beside the plain loop over the same blocks."""
-  model, params, image = make(np_rng, **settings)
+  model, params, image = make(np_rng, depth=2, **settings)
   other = model.clone(scan=True, remat=remat)
   stacked = weights.unflatten(names.stack_blocks(weights.flatten(params)))
   shapes = weights.expected_shapes(other, image_size=SHAPE[1:3])
   assert "Transformer/encoderblock/LayerNorm_0/scale" in shapes
   assert {k: x.shape for k, x in weights.flatten(stacked).items()} == shapes
-  expected, out = run(model, params, image), run(other, stacked, image)
+  expected, expected_grads = outputs_and_gradient(params, image, model)
+  out, grads = outputs_and_gradient(stacked, image, other)
   assert expected.keys() == out.keys()
   for name in out:
     np.testing.assert_allclose(
       out[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name
     )
-
-  def grads(model, params):
-    def loss_fn(params):
-      return jnp.sum(jnp.square(model.apply({"params": params}, image)[0]))
-
-    flat = weights.flatten(jax.jit(jax.grad(loss_fn))(params))
-    return names.split_blocks(flat)
-
-  expected, ours = grads(model, params), grads(other, stacked)
+  expected = weights.flatten(expected_grads)
+  ours = names.split_blocks(weights.flatten(grads))
   assert expected.keys() == ours.keys()
   for name, x in expected.items():
     scale = np.max(np.abs(x)) + 1e-3

@@ -1,9 +1,12 @@
 """Streaming: the same bits after any interruption, and refusals that name."""
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
+import tempfile
+import threading
 import tracemalloc
 
 import flax.linen as nn
@@ -14,8 +17,8 @@ import pytest
 from PIL import Image
 
 from alignet_jax import artifacts, manifest
-from alignet_jax.backbones import feature_batches, feature_files, feature_parts
-from alignet_jax.images import collections, preprocess
+from alignet_jax.backbones import feature_files, feature_locks, feature_parts
+from alignet_jax.images import collections, decoded, preprocess
 
 SIZE = 5
 PREPROCESSING = preprocess.Preprocessing(
@@ -455,11 +458,187 @@ def test_processes_share_the_parts_and_the_last_one_joins_them(
 
 
 def test_two_processes_of_one_number_are_refused(folder, stopped):
-  with feature_files._lock(stopped / "parts" / "process-0.lock") as is_locked:
+  with feature_locks.lock(stopped / "parts" / "process-0.lock") as is_locked:
     assert is_locked
     with pytest.raises(artifacts.InputError, match="another process 0 of 1"):
       run(stopped, folder)
   run(stopped, folder)
+
+
+def nested(monkeypatch, name, inner):
+  """Runs `inner` once, before the first call of a function of the module."""
+  original = getattr(feature_files, name)
+
+  def first_inner(*args, **kwargs):
+    monkeypatch.setattr(feature_files, name, original)
+    inner()
+    return original(*args, **kwargs)
+
+  monkeypatch.setattr(feature_files, name, first_inner)
+
+
+FINISHED = ["features.npy", "index.csv", "manifest.json"]
+
+
+def test_of_two_that_end_together_one_joins_and_the_last_tidies_up(
+  folder, tmp_path, monkeypatch
+):
+  out, found, original = tmp_path / "out", [], feature_files._make_parts
+
+  def make_parts(*args, **kwargs):
+    original(*args, **kwargs)
+    if found:
+      return
+    found.append(None)  # The other one runs from here to its end.
+    found.append(run(out, folder, process_index=0, process_count=2))
+    found.append(os.stat(out / "features.npy").st_ino)
+    assert (out / "parts").exists()  # This process is still at them.
+
+  monkeypatch.setattr(feature_files, "_make_parts", make_parts)
+  made = run(out, folder, process_index=1, process_count=2)
+  assert made == found[1] and made.metrics["num_rows"] == 17
+  assert os.stat(out / "features.npy").st_ino == found[2]
+  assert sorted(os.listdir(out)) == FINISHED
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_who_begins_while_another_ends_takes_what_that_one_made(
+  folder, tmp_path, monkeypatch, overwrite
+):
+  out, found = tmp_path / "out", []
+  nested(monkeypatch, "_machine", lambda: found.append(run(out, folder)))
+  assert run(out, folder, overwrite=overwrite) == found[0]
+  assert sorted(os.listdir(out)) == FINISHED
+
+
+def test_parts_that_another_process_makes_are_not_overwritten(
+  folder, tmp_path, monkeypatch
+):
+  out, found = tmp_path / "out", []
+
+  def other():
+    with pytest.raises(artifacts.InputError, match="by another process, with"):
+      run(out, folder, dtype="float16", overwrite=True)
+    with pytest.raises(artifacts.InputError, match="another process 0 of 1"):
+      run(out, folder, overwrite=True)
+    found.append("refused")
+
+  nested(monkeypatch, "_make_parts", other)
+  run(out, folder)
+  assert found == ["refused"]
+  assert artifacts.read_npy(out / "features.npy").dtype == np.float32
+
+
+def test_the_state_is_locked_while_parts_are_joined(
+  folder, tmp_path, monkeypatch
+):
+  out, seen, assemble = tmp_path / "out", [], feature_parts.Parts.assemble
+
+  def spy(*args, **kwargs):
+    with open(out / ".state.lock", "ab") as f, pytest.raises(BlockingIOError):
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    seen.append("locked")
+    return assemble(*args, **kwargs)
+
+  monkeypatch.setattr(feature_parts.Parts, "assemble", spy)
+  run(out, folder)
+  assert seen == ["locked"]
+
+
+def test_a_removed_lock_is_no_lock(tmp_path):
+  """Whoever waits for it makes a new one, which keeps others out again."""
+  entered, leave = threading.Event(), threading.Event()
+
+  def wait_and_hold():
+    with feature_locks.state(tmp_path):
+      entered.set()
+      leave.wait(10)
+
+  thread = threading.Thread(target=wait_and_hold)
+  with feature_locks.state(tmp_path):
+    thread.start()
+    assert not entered.wait(0.05)
+  assert entered.wait(10)
+  with (
+    open(tmp_path / ".state.lock", "ab") as f,
+    pytest.raises(BlockingIOError),
+  ):
+    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  leave.set()
+  thread.join()
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_part_of_another_run_is_made_again(folder, tmp_path):
+  """Also where the settings of the folder would not show it."""
+  images = collections.FolderImages(folder)
+
+  def parts(run):
+    return feature_parts.Parts(tmp_path, images, 1, run=run, part_size=2)
+
+  digests = ["0" * 64] * 2
+  parts("run a").write(0, [np.zeros((2, 3), np.float32)], digests, {})
+  for verify in (False, True):
+    assert parts("run a").read(0, verify=verify)["num_rows"] == 2
+    assert parts("run b").read(0, verify=verify) is None
+  assert 0 not in parts("run a").missing()
+  assert 0 in parts("run b").missing()
+
+
+def test_the_list_of_the_skipped_follows_a_change_of_mind(folder, tmp_path):
+  out = tmp_path / "out"
+  bad = "a/12.png"
+  whole = (folder / bad).read_bytes()
+  spoil(folder, bad)
+  with pytest.raises(artifacts.InputError, match="12.png"):
+    run(out, folder)
+  made = run(out, folder, on_error="skip")
+  assert [row[0] for row in read_csv(out / "skipped.csv")] == ["file", bad]
+  assert "skipped.csv" in made.outputs and made.metrics["num_skipped"] == 1
+  run(tmp_path / "fresh", folder, on_error="skip")
+  names = ("features.npy", "index.csv", "skipped.csv")
+  assert content(out, names) == content(tmp_path / "fresh", names)
+  # Nothing was left out, and then the list is asked for.
+  (folder / bad).write_bytes(whole)
+  run(tmp_path / "none", folder)
+  made = run(tmp_path / "none", folder, on_error="skip")
+  assert read_csv(tmp_path / "none" / "skipped.csv") == [["file", "reason"]]
+  assert made == manifest.read(tmp_path / "none")
+  assert manifest.damaged_output(tmp_path / "none", made, read=True) is None
+  run(tmp_path / "list", folder, on_error="skip")
+  assert made.outputs == manifest.read(tmp_path / "list").outputs
+  assert made.digest == manifest.read(tmp_path / "list").digest
+
+
+def test_images_that_another_process_left_out_are_never_left_out_in_silence(
+  folder, tmp_path
+):
+  spoil(folder, "a/00.png")
+  out, share = tmp_path / "out", {"process_count": 2}
+  run(out, folder, on_error="skip", process_index=0, **share)
+  with pytest.raises(artifacts.InputError, match=r"a/00\.png .*\n.*=skip"):
+    run(out, folder, process_index=1, **share)
+  assert not (out / "features.npy").exists()
+  made = run(out, folder, on_error="skip", process_index=1, **share)
+  assert made.metrics["num_skipped"] == 1
+  assert [row[0] for row in read_csv(out / "skipped.csv")][1:] == ["a/00.png"]
+
+
+def test_a_list_of_a_killed_run_does_not_stay(folder, stopped):
+  (stopped / "skipped.csv").write_text("file,reason\n")
+  run(stopped, folder)
+  assert sorted(os.listdir(stopped)) == FINISHED
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+  def refuse(dir):
+    raise PermissionError(13, "Permission denied")
+
+  feature_files.check_writable(tmp_path / "new" / "out")
+  assert list((tmp_path / "new" / "out").iterdir()) == []
+  monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+  with pytest.raises(artifacts.InputError, match="out: Permission denied"):
+    feature_files.check_writable(tmp_path / "new" / "out")
 
 
 def test_wrong_arguments_are_refused(folder, tmp_path):
@@ -526,12 +705,12 @@ def test_decoding_runs_ahead_but_not_far():
       return np.full((2, 2, 3), index, np.uint8)
 
   ranges = [(i, i + 2) for i in range(0, 40, 2)]
-  batches = feature_batches.decode_ahead(Images(), ranges, num_rows=3)
+  batches = decoded.decode_ahead(Images(), ranges, num_rows=3)
   first = next(batches)
   assert (first.start, first.stop) == (0, 2)
   np.testing.assert_array_equal(first.image[:, 0, 0, 0], [0, 1, 0])
   assert first.sha256[1] == hashlib.sha256(b"1").hexdigest()
-  assert max(started) < 2 * (feature_batches.NUM_AHEAD + 1)
+  assert max(started) < 2 * (decoded.NUM_AHEAD + 1)
   starts = [batch.start for batch in batches]
   assert starts == list(range(2, 40, 2))
   batches.close()

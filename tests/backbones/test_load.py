@@ -1,8 +1,7 @@
 """One entry: name and weights in, model, parameters and preprocessing out."""
 
+import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -10,7 +9,15 @@ import pytest
 import safetensors.numpy
 
 from alignet_jax import artifacts
-from alignet_jax.backbones import families, load, posemb, vit, weights
+from alignet_jax.backbones import (
+  architecture,
+  families,
+  load,
+  posemb,
+  safetensors_file,
+  vit,
+  weights,
+)
 from alignet_jax.images import preprocess
 
 SIZES = {"width": 6, "depth": 2, "mlp_dim": 10, "num_heads": 2}
@@ -188,21 +195,159 @@ def test_pickles_are_refused(tmp_path):
     load.load("dinov2_s14", tmp_path / "dinov2_vits14_pretrain.pth")
 
 
-def test_optional_libraries_are_imported_when_needed_only():
-  program = (
-    "import sys; from alignet_jax.backbones import load; "
-    "print([m for m in ('tensorflow', 'safetensors', 'huggingface_hub', "
-    "'torch', 'big_vision') if m in sys.modules])"
-  )
-  done = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, check=True
-  )
-  assert done.stdout.strip() == "[]"
-
-
 def test_the_size_at_which_so400m_is_published_keeps_its_last_pixels():
   family, _ = families.get("siglip_so400m14")
   model = vit.ViT(patch_size=14, width=6, depth=1, mlp_dim=5, num_heads=2)
   for edge, size in ((27, 384), (16, 224)):
     flat = {"pos_embedding": np.zeros((1, edge**2, 6))}
     assert load._default_size(family, flat, model) == size
+
+
+@pytest.fixture
+def saved(np_rng, tmp_path):
+  """A backbone whose config.json is unlike its family, and its npz."""
+  config = {"layer_norm_eps": 1e-3, "hidden_act": "quick_gelu"}
+  write(tmp_path, dinov2_tensors(np_rng), config)
+  backbone = load.load(
+    "dinov2_s14", tmp_path, image_size=70, pool="gap", **SIZES
+  )
+  # As if the file had been that of DINOv2's authors.
+  backbone = dataclasses.replace(backbone, posemb_rule="bicubic_offset")
+  backbone.save(tmp_path / "a.npz")
+  return backbone, tmp_path / "a.npz"
+
+
+def test_saved_weights_keep_what_their_tensors_do_not_show(saved):
+  first, path = saved
+  again = load.load("dinov2_s14", path, image_size=98, **SIZES)
+  assert again.model == first.model.clone(pool="gap")
+  assert (again.model.activation, again.model.norm_epsilon) == (
+    "quick_gelu",
+    1e-3,
+  )
+  assert again.preprocessing.mean == first.preprocessing.mean
+  for name in ("activation = quick_gelu", "norm_epsilon = 0.001", "pool = gap"):
+    assert name in str(again.report)
+  positions = first.params["pos_embedding"]
+  expected = posemb.resample(positions, (7, 7), rule="bicubic_offset")
+  np.testing.assert_array_equal(again.params["pos_embedding"], expected)
+  # And so on: it is what comes out again.
+  again.save(path)
+  assert load.load("dinov2_s14", path, **SIZES).model == first.model
+  # What is asked for wins.
+  asked = load.load("dinov2_s14", path, activation="gelu", pool="cls", **SIZES)
+  assert (asked.model.activation, asked.model.pool) == ("gelu", "cls")
+  assert asked.model.norm_epsilon == 1e-3
+
+
+def test_without_a_note_the_name_decides(saved):
+  first, path = saved
+  weights.save(path, first.params)
+  again = load.load("dinov2_s14", path, image_size=98, **SIZES)
+  assert (again.model.activation, again.model.pool) == ("gelu", "cls")
+  assert again.model.norm_epsilon == 1e-6
+  expected = posemb.resample(
+    first.params["pos_embedding"], (7, 7), rule="bicubic"
+  )
+  np.testing.assert_array_equal(again.params["pos_embedding"], expected)
+
+
+@pytest.mark.parametrize(
+  ("name", "fields", "message"),
+  [
+    ("dino_s16", {}, "family is dinov2, the name says dino; patch_size is 14"),
+    ("dinov2_reg_s14", {}, "num_registers is 0, the name says 4"),
+    ("dinov2_s14", {"num_heads": 3}, "num_heads is 2, the name says 3"),
+    ("dinov2_s14", {"layer_scale": False}, "layer_scale is True"),
+  ],
+)
+def test_weights_saved_from_another_architecture(saved, name, fields, message):
+  _, path = saved
+  with pytest.raises(artifacts.InputError, match=message):
+    load.load(name, path, **{**SIZES, **fields})
+
+
+def clip_tensors():
+  """A small CLIP as transformers names it, of ones."""
+  model = "vision_model"
+  shapes = {
+    "embeddings.class_embedding": (D,),
+    "embeddings.patch_embedding.weight": (D, 3, 16, 16),
+    "embeddings.position_embedding.weight": (5, D),
+  }
+  norms = ["pre_layrnorm", "post_layernorm"]
+  for i in range(2):
+    block = f"encoder.layers.{i}"
+    norms += [f"{block}.layer_norm1", f"{block}.layer_norm2"]
+    for part in ("q", "k", "v", "out"):
+      shapes[f"{block}.self_attn.{part}_proj.weight"] = (D, D)
+      shapes[f"{block}.self_attn.{part}_proj.bias"] = (D,)
+    shapes[f"{block}.mlp.fc1.weight"] = (10, D)
+    shapes[f"{block}.mlp.fc1.bias"] = (10,)
+    shapes[f"{block}.mlp.fc2.weight"] = (D, 10)
+    shapes[f"{block}.mlp.fc2.bias"] = (D,)
+  for norm in norms:
+    shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (D,)
+  return {
+    f"{model}.{name}": np.ones(shape, np.float32)
+    for name, shape in shapes.items()
+  }
+
+
+@pytest.mark.parametrize(
+  ("config", "activation"),
+  [
+    ({"model_type": "clip", "vision_config": {"hidden_act": "gelu"}}, "gelu"),
+    ({"hidden_act": "quick_gelu"}, "quick_gelu"),
+    # transformers writes down only what is not its default.
+    ({"model_type": "clip_vision_model"}, "quick_gelu"),
+    ({"model_type": "clip", "vision_config": {}}, "quick_gelu"),
+  ],
+)
+def test_activation_of_clip_is_that_of_config_json(
+  tmp_path, config, activation
+):
+  write(tmp_path, clip_tensors(), config)
+  assert load.load("clip_b16", tmp_path, **SIZES).model.activation == activation
+
+
+def test_activation_of_clip_without_config_json_must_be_told(tmp_path):
+  write(tmp_path, clip_tensors())
+  with pytest.raises(
+    artifacts.InputError, match="--activation=quick_gelu.*--activation=gelu"
+  ):
+    load.load("clip_b16", tmp_path, **SIZES)
+  for activation in ("gelu", "quick_gelu"):
+    told = load.load("clip_b16", tmp_path, activation=activation, **SIZES)
+    assert told.model.activation == activation
+  told.save(tmp_path / "a.npz")
+  again = load.load("clip_b16", tmp_path / "a.npz", **SIZES)
+  assert again.model.activation == "quick_gelu"
+
+
+def test_activation_of_clip_in_the_config_of_timm():
+  for name, activation in (
+    ("vit_base_patch16_clip_quickgelu_224", "quick_gelu"),
+    ("vit_base_patch16_clip_224", "gelu"),
+  ):
+    source = safetensors_file.Source("x", {}, {"architecture": name})
+    assert load._clip_activation(source, "timm") == activation
+  with pytest.raises(artifacts.InputError, match="config.json"):
+    load._clip_activation(safetensors_file.Source("x", {}, {}), "timm")
+
+
+def test_notes_that_cannot_be_believed_are_refused(saved):
+  first, path = saved
+  note = architecture.describe(first.model, family="dinov2")
+  lacking = {**note["model"]}
+  del lacking["mlp"]
+  for wrong, message in (
+    ({**note, "posemb_rule": "spline"}, "posemb_rule 'spline'; known are"),
+    ({**note, "model": lacking}, "lacks mlp"),
+    ({"model": {}}, "damaged"),
+    (["no", "dict"], "damaged"),
+  ):
+    weights.save(path, first.params, architecture=wrong)
+    with pytest.raises(artifacts.InputError, match=message):
+      load.load("dinov2_s14", path, **SIZES)
+  assert architecture.from_comment("made by hand", "x.npz") is None

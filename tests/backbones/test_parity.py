@@ -226,6 +226,7 @@ TIMM = {
   "siglip_b16": "vit_base_patch16_siglip_224",
   "siglip2_b32": "vit_base_patch32_siglip_256",
   "clip_b32": "vit_base_patch32_clip_quickgelu_224",
+  "clip_b16": "vit_base_patch16_clip_224",
   "dino_s8": "vit_small_patch8_224",
   "dinov2_s14": "vit_small_patch14_dinov2",
   "dinov2_g14": "vit_giant_patch14_dinov2",
@@ -252,6 +253,9 @@ def test_timm(timm, np_rng, tmp_path, name, resize):
   if resize:
     model.set_input_size(img_size=edge * patch)
   fields = {**SMALL, "mlp_dim": model.blocks[0].mlp.fc2.in_features}
+  if name.startswith("clip"):  # No config.json is beside the file.
+    quick = "quickgelu" in TIMM[name]
+    fields["activation"] = "quick_gelu" if quick else "gelu"
   backbone = load.load(name, path, image_size=edge * patch, **fields)
   image = make_image(np_rng, (edge * patch,) * 2)
   with torch.no_grad():

@@ -1,5 +1,6 @@
 """The ViT: names, shapes, numerics against plain numpy, laws of pooling."""
 
+import functools
 import math
 import re
 
@@ -33,8 +34,14 @@ def make(np_rng, **settings):
   return model, weights.unflatten(flat), image
 
 
+# Compiled once per model and shape, also where several tests ask for it.
+@functools.partial(jax.jit, static_argnames=("model",))
+def compiled(params, image, model):
+  return model.apply({"params": params}, image)
+
+
 def apply(model, params, image):
-  return jax.jit(model.apply)({"params": params}, image)
+  return compiled(params, image, model)
 
 
 def plain_layer_norm(x, p):

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 
 from alignet_jax import artifacts
-from alignet_jax.backbones import vit, weights
+from alignet_jax.backbones import architecture, posemb, vit, weights
 
 MODEL = vit.ViT(
   patch_size=2, width=6, depth=2, mlp_dim=5, num_heads=3, pool="cls"
@@ -278,3 +278,36 @@ def test_as_many_patches_in_another_shape_are_resampled(np_rng, tmp_path):
   assert report.resampled == ("pos_embedding",)
   expected = weights.resample_posemb(flat["pos_embedding"], (2, 8))
   np.testing.assert_array_equal(params["pos_embedding"], expected)
+
+
+def test_weights_of_another_activation_are_refused_where_the_model_is_given(
+  np_rng, tmp_path
+):
+  path, flat = tmp_path / "a.npz", random_params(np_rng)
+  model = MODEL.clone(activation="gelu")
+  note = architecture.describe(model, posemb_rule="bicubic")
+  weights.save(path, weights.unflatten(flat), architecture=note)
+  with pytest.raises(
+    artifacts.InputError, match="activation is gelu, the model has gelu_tanh"
+  ):
+    weights.load(path, MODEL, image_size=SIZE)
+  with pytest.raises(artifacts.InputError, match="num_heads is 3, .* 2"):
+    weights.load(path, model.clone(num_heads=2), image_size=SIZE)
+  # Another pool of the same tensors is no other model.
+  params, _ = weights.load(
+    path, model.clone(pool="gap", cls_token=True), image_size=10
+  )
+  expected = posemb.resample(flat["pos_embedding"], (5, 5), rule="bicubic")
+  np.testing.assert_array_equal(params["pos_embedding"], expected)
+
+
+def test_readers_of_arrays_do_not_see_the_note(np_rng, tmp_path):
+  flat = random_params(np_rng)
+  note = architecture.describe(MODEL)
+  weights.save(tmp_path / "a.npz", weights.unflatten(flat), architecture=note)
+  with np.load(tmp_path / "a.npz", allow_pickle=False) as loaded:
+    assert set(loaded.files) == set(flat)
+  assert weights.read(tmp_path / "a.npz").keys() == flat.keys()
+  assert weights.read_architecture(tmp_path / "a.npz") == note
+  np.savez(tmp_path / "b.npz", **flat)
+  assert weights.read_architecture(tmp_path / "b.npz") is None

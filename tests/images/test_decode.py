@@ -151,3 +151,13 @@ def test_decompression_bombs_are_refused_before_decoding(width):
   data = png(width, 9_500, 8, 2)
   with pytest.raises(artifacts.InputError, match=r"bomb.png .*pixels"):
     decode.decode(data, "bomb.png")
+
+
+def test_too_little_memory_says_nothing_of_the_file(monkeypatch):
+  def fail(self, mode):
+    raise MemoryError
+
+  monkeypatch.setattr(Image.Image, "convert", fail)
+  data = encode(pattern(2, 3))
+  with pytest.raises(MemoryError):
+    decode.decode(data, "x.png")

@@ -103,6 +103,15 @@ def test_headers_that_no_decoder_should_see(pixels):
   for size in (b"\xff\xff\xff\xff", b"\0\0\0\5"):
     bad = jpeg[: frame + 5] + size + jpeg[frame + 9 :]
     assert not graph.is_plain(bad)
+  # 13,377 x 6,689 pixels are more than MAX_PIXELS, by one row in the height.
+  assert 13_377 * 6_688 <= preprocess.MAX_PIXELS < 13_377 * 6_689
+  for height, is_allowed in ((6_688, True), (6_689, False)):
+    size = height.to_bytes(2, "big") + (13_377).to_bytes(2, "big")
+    large = jpeg[: frame + 5] + size + jpeg[frame + 9 :]
+    assert graph.is_plain(large) == is_allowed
+  # 12 bits per value; bytes that fill up before a marker.
+  assert not graph.is_plain(jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5 :])
+  assert graph.is_plain(jpeg[:frame] + b"\xff\xff" + jpeg[frame:])
   # Cut anywhere before the frame; without a frame; not an image.
   assert not any(graph.is_plain(jpeg[:end]) for end in range(frame + 10))
   for data in (b"", b"\xff\xd8", b"\xff\xd8\xff\xd9" + bytes(20), b"GIF89a"):

@@ -75,10 +75,10 @@ def test_names_of_tfds_without_a_split_are_refused(text):
     opening.open_collection(text)
 
 
-def test_opening_and_the_command_import_neither_tensorflow_nor_jax():
+def test_opening_and_the_commands_import_neither_tensorflow_nor_jax():
   code = (
     "import sys; from alignet_jax import features;"
-    "from alignet_jax.images import opening;"
+    "from alignet_jax.images import opening, pack;"
     "print([m for m in sys.modules if m.split('.')[0] in"
     " ('tensorflow', 'tensorflow_datasets', 'jax', 'PIL')])"
   )

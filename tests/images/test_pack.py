@@ -3,8 +3,6 @@ import csv
 import fcntl
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -170,7 +168,8 @@ def test_other_settings_and_other_folders_are_refused(folder, tmp_path, capsys):
   (out / "manifest.json").write_text(json.dumps(about | {"stage": "features"}))
   assert run(folder, out, "--overwrite") == 2
   assert "the files of 'features'" in capsys.readouterr().err
-  assert run(folder, tmp_path / "new", "--part_size=0") == 2
+  with pytest.raises(SystemExit):
+    run(folder, tmp_path / "new", "--part_size=0")
   assert run(tmp_path / "nothing", tmp_path / "new") == 2
 
 
@@ -200,6 +199,10 @@ def test_model_with_another_geometry_is_refused(folder, tmp_path):
   for other, message in (
     (preprocess.Preprocessing(SIZE + 1), "size 5, not 6"),
     (preprocess.Preprocessing(SIZE, "short_side"), "resize 'squash'"),
+    (
+      preprocess.Preprocessing(SIZE, interpolation="bilinear"),
+      "interpolation 'cubic_no_antialias', not 'bilinear'",
+    ),
   ):
     for action in (
       lambda other=other: made.with_preprocessing(other),
@@ -209,17 +212,87 @@ def test_model_with_another_geometry_is_refused(folder, tmp_path):
         action()
 
 
-def test_cut_off_pixels_are_refused(folder, tmp_path):
+def test_geometry_that_gives_the_same_pixels_is_the_same(folder, tmp_path):
+  assert run(folder, tmp_path / "squash") == 0
+  # Not read by "squash".
+  model = preprocess.Preprocessing(SIZE, short_side=SIZE + 2)
+  assert len(opening.open_collection(tmp_path / "squash", model)) == NUM_IMAGES
+  assert run(folder, tmp_path / "short", "--resize=short_side") == 0
+  model = preprocess.Preprocessing(SIZE, "short_side", short_side=SIZE)
+  assert len(opening.open_collection(tmp_path / "short", model)) == NUM_IMAGES
+  model = preprocess.Preprocessing(SIZE, "short_side", short_side=SIZE + 1)
+  with pytest.raises(artifacts.InputError, match="short_side 0, not 6"):
+    opening.open_collection(tmp_path / "short", model)
+
+
+def test_what_was_written_before_a_broken_image_stays(
+  folder, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(pack, "_BATCH_SIZE", 4)
+  images = collections.FolderImages(folder, size=SIZE)
+  bad, out = folder / images.names[13], tmp_path / "out"
+  data = bad.read_bytes()
+  bad.write_bytes(b"x" * len(data))
+  assert run(folder, out, "--part_size=8") == 2
+  lines = (out / pack_files.PARTS).read_text().splitlines()
+  # A part of two batches, and of the next what came before the image.
+  assert [json.loads(line)["stop"] for line in lines] == [8, 12]
+  bad.write_bytes(data)
+  assert run(folder, out, "--part_size=8") == 0
+  assert run(folder, tmp_path / "whole") == 0
+  assert content(out) == content(tmp_path / "whole")
+
+
+class Killed(BaseException):
+  pass
+
+
+def test_an_image_that_was_left_out_is_refused_when_asked(
+  folder, tmp_path, capsys, monkeypatch
+):
+  (folder / "a c" / "04, x.png").write_bytes(b"")
+
+  def die(self, **kwargs):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pack_files.Writer, "finish", die)
+    with pytest.raises(Killed):
+      run(folder, tmp_path / "out", "--on_error=skip")
+  assert run(folder, tmp_path / "out") == 2
+  assert "04, x.png is empty" in capsys.readouterr().err
+  assert run(folder, tmp_path / "out", "--on_error=skip") == 0
+
+
+def test_a_kill_while_overwriting_leaves_nothing_of_the_old_settings(
+  folder, tmp_path, monkeypatch
+):
+  out = tmp_path / "out"
+  bad = folder / "b c" / "15, x.png"
+  data = bad.read_bytes()
+  bad.write_bytes(b"x" * len(data))
+  assert run(folder, out) == 2  # Some parts are there.
+  bad.write_bytes(data)
+  write_json = artifacts.write_json
+
+  def write_and_die(path, about):
+    write_json(path, about)
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(artifacts, "write_json", write_and_die)
+    with pytest.raises(Killed):
+      run(folder, out, "--overwrite", "--interpolation=bilinear")
+  assert run(folder, out, "--interpolation=bilinear") == 0
+  assert run(folder, tmp_path / "new", "--interpolation=bilinear") == 0
+  assert content(out) == content(tmp_path / "new")
+
+
+def test_cut_off_pixels_are_refused(folder, tmp_path, capsys):
   assert run(folder, tmp_path / "out") == 0
   with open(tmp_path / "out" / "images.npy", "r+b") as f:
     f.truncate(300)
   with pytest.raises(artifacts.InputError, match=r"images\.npy is missing or"):
     opening.open_collection(tmp_path / "out")
-
-
-def test_command_imports_neither_tensorflow_nor_jax():
-  code = (
-    "import sys; from alignet_jax.images import pack;"
-    "assert not {'tensorflow', 'jax'} & set(sys.modules)"
-  )
-  subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+  assert run(folder, tmp_path / "out") == 2
+  assert "images.npy, which is not as it was written" in capsys.readouterr().err

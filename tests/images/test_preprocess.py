@@ -64,14 +64,16 @@ def test_short_side_and_crop_by_hand(shape, sides, corner, interpolation):
 
 
 def test_odd_margins_are_rounded_half_to_even_as_torchvision_does():
-  def left_of(width):
+  def corner_of(length):
     settings = preprocess.Preprocessing(4, resize="short_side")
-    image = np.zeros((4, width, 3), np.uint8)
-    image[:] = np.arange(width, dtype=np.uint8)[:, None]
-    return settings.apply(image)[0, 0, 0]
+    wide = np.zeros((4, length, 3), np.uint8)
+    wide[:] = np.arange(length, dtype=np.uint8)[:, None]
+    tall = wide.transpose(1, 0, 2)
+    return [int(settings.apply(image)[0, 0, 0]) for image in (wide, tall)]
 
   # Margins of 0.5, 1.5, 2.5 and 3.5 pixels; int(round(x)) in torchvision.
-  assert [left_of(width) for width in (5, 7, 9, 11)] == [0, 2, 2, 4]
+  corners = [corner_of(length) for length in (5, 7, 9, 11)]
+  assert corners == [[0, 0], [2, 2], [2, 2], [4, 4]]
 
 
 def test_no_short_side_means_the_size():

@@ -234,3 +234,79 @@ def test_index_of_another_length_is_refused(root):
     f.write("1,x.jpg,-\n")
   with pytest.raises(artifacts.InputError, match="212 rows; the features ha"):
     feature_rows.load(root / "features")
+
+
+def test_a_part_is_related_only_if_all_three_marks_say_so(np_rng):
+  def judge(number, rho, offset=100.0):
+    """Similarities that go with `given` to rho; image 2 odd by the offset."""
+    given = np_rng.normal(size=(number, 3))
+    noise = np_rng.normal(size=(number, 3))
+    sims = rho * given + np.sqrt(1 - rho**2) * noise
+    sims[:, 0] += offset
+    return verify._judge(7, sims, given)
+
+  good = judge(1000, 0.5)
+  assert good.is_related and (good.first, good.num_checked) == (7, 1000)
+  assert good.agreement == 1.0 and 0.4 < good.correlation < 0.6
+  # Another image is odd; as alike as may be, but not surely; hardly alike.
+  assert not judge(1000, 0.5, -100.0).is_related
+  few = judge(300, 0.2)
+  assert few.correlation > verify.LEAST_CORRELATION and not few.is_related
+  weak = judge(20_000, 0.06)
+  assert weak.correlation > 5 / np.sqrt(20_000) and not weak.is_related
+  constant = verify._judge(0, np_rng.normal(size=(9, 3)), np.ones((9, 3)))
+  assert constant.correlation == 0 and not constant.is_related
+
+
+def test_no_triplet_is_compared_twice():
+  features, indices = np.eye(3, dtype=np.float32), np.array([[0, 1, 2]] * 5)
+  found = verify.compare_exactly(
+    features, indices, np.zeros((5, 3)), num_checked=99
+  )
+  assert (found.number, found.num_checked) == (0, 5)
+
+
+def test_similarities_that_are_no_multiple_are_not_trusted(root):
+  path = _make(root, transform=False)
+  _rewrite(path, similarities=np.full((NUM_TRIPLETS, 3), -1, np.float32))
+  trusted, said = _check(root, path, "--temperature=fit", transform=False)
+  assert not trusted and "no multiple of the dot products" in said
+
+
+def test_names_are_compared_triplet_by_triplet(root):
+  path = _make(root, "--filenames")
+  names = artifacts.read_npz(path)["filenames"]
+  other = names.copy()
+  other[1234, 1] = other[1234, 0]
+  _rewrite(path, filenames=other)
+  trusted, said = _check(root, path)
+  assert not trusted and "1 of 5000 triplets have other file names" in said
+  other[1234, 1] = "n0/x.JPEG"
+  _rewrite(path, filenames=other)
+  with pytest.raises(artifacts.InputError, match=r"1 of 15000 .* is x\.JPEG"):
+    _check(root, path, "--by=filenames")
+  _rewrite(path, filenames=names)
+  index = root / "features" / "index.csv"
+  index.write_text(index.read_text().replace("n1/6.JPEG", "n1/7.JPEG"))
+  with pytest.raises(artifacts.InputError, match="the same file name"):
+    _check(root, path, "--by=filenames")
+
+
+def test_how_many_are_compared_where_names_are_read(root, monkeypatch):
+  """Strings are many: without a number, 100,000 of the triplets."""
+  path = _make(root, "--filenames")
+  asked = []
+  monkeypatch.setattr(
+    check, "_rows_by_name", lambda args, rows, names: asked.append(len(names))
+  )
+  monkeypatch.setattr(check, "_exact", lambda *args: [])
+  indices = np.lib.stride_tricks.as_strided(
+    np.zeros(3, np.int64), (250_000, 3), (0, 8)
+  )
+  names = np.broadcast_to(np.array("n0/0.JPEG"), indices.shape)
+  rows = feature_rows.load(root / "features")
+  args = check.parse(
+    [str(path), f"--features={root / 'features'}", "--by=filenames"]
+  )
+  check._compare(args, rows, indices, indices, names, lambda line: None)
+  assert asked == [100_000]

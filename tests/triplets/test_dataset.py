@@ -1,5 +1,5 @@
-import subprocess
-import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -111,9 +111,33 @@ def test_tf_data_raises_what_the_collection_raised_when_it_is_due(world):
     next(made)
 
 
-def test_module_imports_without_tensorflow():
-  code = (
-    "import sys; from alignet_jax.triplets import dataset, stage;"
-    "assert 'tensorflow' not in sys.modules"
+def test_of_several_failures_the_first_that_is_due_is_raised(world):
+  _, indices, pair_sims, images = world
+  first = indices[
+    batches.batch_rows(0, num_triplets=NUM_TRIPLETS, batch_size=1, seed=3)[0]
+  ]
+  another_failed = threading.Event()
+
+  class Broken:
+    size = images.size
+
+    def load(self, wanted):
+      if set(wanted.tolist()) == set(first.reshape(-1).tolist()):
+        assert another_failed.wait(10)
+        time.sleep(0.02)  # Until that failure is noted.
+        raise artifacts.InputError("the first")
+      another_failed.set()
+      raise artifacts.InputError("another")
+
+  made = dataset.make_dataset(
+    indices,
+    pair_sims,
+    Broken(),
+    start_step=0,
+    num_steps=3,
+    batch_size=1,
+    seed=3,
+    num_parallel_batches=3,
   )
-  subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+  with pytest.raises(artifacts.InputError, match="the first"):
+    next(made)

@@ -1,10 +1,11 @@
-"""Batches of decoded images, made ahead of the device in threads.
+"""Batches of decoded images, made in threads ahead of what takes them.
 
 Every batch has the same shape and always the same images in the same places,
-wherever a run begins: so no bit of the features depends on an interruption.
+wherever a run begins: so no bit of features or of packed images depends on an
+interruption.
 
 Usage:
-  for batch in feature_batches.decode_ahead(images, ranges, num_rows=64):
+  for batch in decoded.decode_ahead(images, ranges, num_rows=64):
     x = forward(params, batch.image)
 """
 
