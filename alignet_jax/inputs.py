@@ -42,7 +42,7 @@ REMEDIES = {
     "(train/n01440764/*.JPEG): https://image-net.org/download.php (account "
     "needed); a .tar, a .csv list, or tfds:imagenet2012/train will do"
   ),
-  "student_collection": (
+  "student.collection": (
     "the images of config.images.collection resized once for the student: "
     "python -m alignet_jax.images.pack --images=COLLECTION --size=224 "
     "--out=DIR; or leave it empty"
@@ -110,9 +110,15 @@ def _student(config):
   inputs = []
   if backbone.source == "weights":
     inputs += _weights("student.backbone.weights", backbone)
-  packed = config.images.get("student_collection", "")
-  name = "student_collection" if packed else "collection"
-  return inputs + _images(config, (name,), backbone.get("size", None))
+  size = backbone.get("size", None)
+  if config.images.source != "files" or not config.student.get("collection"):
+    return inputs + _images(config, ("collection",), size)
+  path = config.student.collection
+  _check_packed("student.collection", path, size)
+  remedy = REMEDIES["student.collection"]
+  if not path.startswith(_TFDS):
+    inputs.append(artifacts.ExternalInput("student.collection", path, remedy))
+  return inputs
 
 
 def _evaluate(config):
@@ -123,31 +129,36 @@ def _evaluate(config):
 
 
 def _images(config, names, size):
-  """The sets of images that are files or folders of this machine.
-
-  Packed ones of another size than the model takes, if that is known, would be
-  refused only when the stage reads them; this is before any stage has run.
-  """
+  """The sets of images that are files or folders of this machine."""
   if config.images.source != "files":
     return []
-  paths = {name: config.images[name] for name in names}
-  for name, path in paths.items():
-    packed = _packed_size(path)
-    if None not in (packed, size) and packed != size:
-      also = ""
-      if name == "collection":
-        also = " What is packed for the student goes into"
-        also += " config.images.student_collection."
-      raise artifacts.InputError(
-        f"config.images.{name} is {path}, whose images were packed at {packed}"
-        f" pixels; the model takes {size}. Give the original images, or pack"
-        f" them by `python -m alignet_jax.images.pack --size={size}`.{also}"
-      )
+  for name in names:
+    _check_packed(f"images.{name}", config.images[name], size)
   return [
     _input("images", config.images, name)
-    for name, path in paths.items()
-    if not path.startswith(_TFDS)
+    for name in names
+    if not config.images[name].startswith(_TFDS)
   ]
+
+
+def _check_packed(field, path, size):
+  """Refuses packed images of another size than the model takes, if known.
+
+  They would be refused only when a stage reads them, hours later perhaps.
+  """
+  packed = _packed_size(path)
+  if None in (packed, size) or packed == size:
+    return
+  also = ""
+  if field == "images.collection":
+    also = (
+      " What is packed for the student goes into config.student.collection."
+    )
+  raise artifacts.InputError(
+    f"config.{field} is {path}, whose images were packed at {packed} pixels;"
+    f" the model takes {size}. Give the original images, or pack them by"
+    f" `python -m alignet_jax.images.pack --size={size}`.{also}"
+  )
 
 
 def _packed_size(path):

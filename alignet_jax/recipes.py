@@ -39,9 +39,6 @@ def distillation():
   config.images = ml_collections.ConfigDict()
   config.images.source = "files"  # What they are, `images.opening` sees.
   config.images.collection = ""  # ImageNet-1k train, a folder per class.
-  # The same images packed at 224 pixels (images/pack.py), so that the student
-  # need not decode them again in every epoch; "" for the collection itself.
-  config.images.student_collection = ""
   config.images.stimuli = ""  # One image per THINGS object, in order.
 
   config.things = ml_collections.ConfigDict()
@@ -121,6 +118,9 @@ def distillation():
 
   config.student = ml_collections.ConfigDict()
   config.student.variants = ("aligned",)  # Or "control", or both.
+  # config.images.collection packed at 224 pixels (images/pack.py), so that the
+  # student need not decode it again in every epoch; "" for the former itself.
+  config.student.collection = ""
   config.student.backbone = ml_collections.ConfigDict()
   config.student.loss = "jsd"
   config.student.temperature = 100.0  # Divides the student's similarities.

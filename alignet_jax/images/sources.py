@@ -7,7 +7,8 @@ judged, one row per object; "collection", the unlabelled images that clusters
 and triplets are made of. The generated world has three more: "pretrain",
 "support" and "evaluation" (see `images.world`). Files may have one more,
 "student_collection": the collection once more, packed for the student, which
-takes another size than the teacher.
+takes another size than the teacher. Its path is in config.student, so that
+features do not depend on it.
 
 Usage:
   images = sources.open_images(config, "collection", size=224)
@@ -23,6 +24,7 @@ SOURCES = ("generated", "files")
 
 # The collection as the student reads it: another set only where one is given.
 STUDENT_COLLECTION = "student_collection"
+STUDENT_FIELD = "student.collection"
 
 
 def open_images(config, name, *, size=None, preprocessing=None):
@@ -68,10 +70,13 @@ def open_images(config, name, *, size=None, preprocessing=None):
       labels=exemplars,
     )
   if source == "files":
+    field, path = f"images.{name}", config.images.get(name)
+    if name == STUDENT_COLLECTION:
+      field, path = STUDENT_FIELD, config.student.collection
     try:
-      return opening.open_collection(config.images[name], preprocessing)
+      return opening.open_collection(path, preprocessing)
     except artifacts.InputError as error:
-      raise artifacts.InputError(f"config.images.{name}: {error}") from error
+      raise artifacts.InputError(f"config.{field}: {error}") from error
   raise artifacts.InputError(
     f"config.images.source is {source!r}; known are {', '.join(SOURCES)}."
   )
@@ -93,13 +98,12 @@ def describe(images):
   }
 
 
-def check_same(images, described, *, field):
-  """Refuses a collection that is not the one described.
+def check_same(images, described):
+  """Refuses a student's collection that is not the one described.
 
   Args:
     images: A collection.
     described: What `describe` gave for the one that the rows refer to.
-    field: Name of the config field that the collection is from.
 
   Raises:
     artifacts.InputError: Another number of images, or other names.
@@ -114,7 +118,7 @@ def check_same(images, described, *, field):
   else:
     return
   raise artifacts.InputError(
-    f"config.{field} {differ}. Its images must be those of"
+    f"config.{STUDENT_FIELD} {differ}. Its images must be those of"
     " config.images.collection: make it by `python -m alignet_jax.images.pack"
     " --images=...` with that very path, or leave it empty."
   )
@@ -122,8 +126,9 @@ def check_same(images, described, *, field):
 
 def has_student_collection(config):
   """Whether the student reads its images from a place of its own."""
-  images = config.images
-  return images.source == "files" and bool(images.get(STUDENT_COLLECTION, ""))
+  if config.images.source != "files" or "student" not in config:
+    return False
+  return bool(config.student.get("collection", ""))
 
 
 def make_world(config):

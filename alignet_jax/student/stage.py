@@ -130,9 +130,7 @@ def _open_collection(context, backbone):
   )
   if sources.has_student_collection(context.config):
     features = artifacts.read_json(context.inputs["features"] / "images.json")
-    sources.check_same(
-      images, features["collection"], field="images.student_collection"
-    )
+    sources.check_same(images, features["collection"])
   return images
 
 
