@@ -111,7 +111,6 @@ RANGES = (
       "clusters.num_iters",
       "triplets.num_train",
       "triplets.num_val",
-      "student.backbone.patch_size",
       "student.backbone.width",
       "student.backbone.depth",
       "student.backbone.mlp_dim",

@@ -3,15 +3,15 @@
   python -m alignet_jax.main --config=configs/clip_b16.py \
     --config.images.collection=IMAGENET/train --config.images.stimuli=THINGS \
     --config.features.backbone.weights=webli_en_so400m_384_58765454.npz:img \
-    --config.student.backbone.weights=clip-vit-base-patch16 \
+    --config.student.backbone.weights=openai/clip-vit-base-patch16 \
     --config.things.triplets_train=PATH --config.things.triplets_test=PATH
   python -m alignet_jax.main --config=configs/clip_b16.py:control ...
   python -m alignet_jax.main --config=configs/clip_b16.py:runlocal
 
 Without its inputs the command names every missing one and where to get it.
 
-The weights are a .safetensors file, or a folder with config.json: without the
-latter the kind of GELU is OpenAI's. Triplets compare the normed class token
+The weights are those of transformers, with their config.json, which says what
+kind of GELU they were trained with. Triplets compare the normed class token
 before the projection to the space of texts; what the published CLIP compares is
 not known (paper.md, section C).
 All else is the recipe of the release (alignet_jax/recipes.py).
