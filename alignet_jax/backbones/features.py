@@ -54,6 +54,8 @@ def extract(
     raise artifacts.InputError("There is no image to extract features of.")
   batch_size = min(batch_size, n)
   params = jax.device_put(params)
+  if not isinstance(value_range, preprocess.Preprocessing):
+    value_range = tuple(value_range)
   result = None
   for start in range(0, n, batch_size):
     indices = np.arange(start, start + batch_size)
