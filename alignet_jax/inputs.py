@@ -4,6 +4,9 @@ Kept apart from the stages, so that a run can name every missing file at once
 and before anything heavy is imported.
 """
 
+import pathlib
+import re
+
 from alignet_jax import artifacts
 
 # The command or page that provides each input, by the last part of its field.
@@ -37,11 +40,20 @@ REMEDIES = {
   "collection": (
     "ImageNet-1k training images in a folder per class "
     "(train/n01440764/*.JPEG): https://image-net.org/download.php (account "
-    "needed)"
+    "needed); a .tar, a .csv list, or tfds:imagenet2012/train will do"
+  ),
+  "student.collection": (
+    "the images of config.images.collection resized once for the student: "
+    "python -m alignet_jax.images.pack --images=COLLECTION --size=224 "
+    "--out=DIR; or leave it empty"
   ),
 }
 
-_BUCKET = "https://storage.googleapis.com/"
+# Begins what TensorFlow Datasets keeps where it likes.
+_TFDS = "tfds:"
+
+# "owner/name" on the Hugging Face hub, like `safetensors_file.is_hub_id`.
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.npz)(?<!\.safetensors)(?<!\.json)")
 
 
 def external_inputs(stage_name, config):
@@ -77,8 +89,9 @@ def _features(config):
     return [_input("things", config.things, "features")]
   inputs = []
   if settings.source == "backbone":
-    inputs.append(_weights("features.backbone.weights", settings.backbone))
-  return inputs + _images(config, ("stimuli", "collection"))
+    inputs += _weights("features.backbone.weights", settings.backbone)
+  size = settings.backbone.size
+  return inputs + _images(config, ("stimuli", "collection"), size)
 
 
 def _teacher(config):
@@ -94,22 +107,69 @@ def _teacher(config):
 
 def _student(config):
   backbone = config.student.backbone
-  inputs = _images(config, ("collection",))
+  inputs = []
   if backbone.source == "weights":
-    inputs.insert(0, _weights("student.backbone.weights", backbone))
+    inputs += _weights("student.backbone.weights", backbone)
+  size = backbone.get("size", None)
+  if config.images.source != "files" or not config.student.get("collection"):
+    return inputs + _images(config, ("collection",), size)
+  path = config.student.collection
+  _check_packed("student.collection", path, size)
+  remedy = REMEDIES["student.collection"]
+  if not path.startswith(_TFDS):
+    inputs.append(artifacts.ExternalInput("student.collection", path, remedy))
   return inputs
 
 
 def _evaluate(config):
   if "images" not in config or "student" not in config:
     return []
-  return _images(config, ("stimuli",))
+  size = config.student.backbone.get("size", None)
+  return _images(config, ("stimuli",), size)
 
 
-def _images(config, names):
-  if config.images.source != "folder":
+def _images(config, names, size):
+  """The sets of images that are files or folders of this machine."""
+  if config.images.source != "files":
     return []
-  return [_input("images", config.images, name) for name in names]
+  for name in names:
+    _check_packed(f"images.{name}", config.images[name], size)
+  return [
+    _input("images", config.images, name)
+    for name in names
+    if not config.images[name].startswith(_TFDS)
+  ]
+
+
+def _check_packed(field, path, size):
+  """Refuses packed images of another size than the model takes, if known.
+
+  They would be refused only when a stage reads them, hours later perhaps.
+  """
+  packed = _packed_size(path)
+  if None in (packed, size) or packed == size:
+    return
+  also = ""
+  if field == "images.collection":
+    also = (
+      " What is packed for the student goes into config.student.collection."
+    )
+  raise artifacts.InputError(
+    f"config.{field} is {path}, whose images were packed at {packed} pixels;"
+    f" the model takes {size}. Give the original images, or pack them by"
+    f" `python -m alignet_jax.images.pack --size={size}`.{also}"
+  )
+
+
+def _packed_size(path):
+  """Pixels of the images in a folder that `images.pack` wrote, else None."""
+  file = pathlib.Path(path, "manifest.json")
+  if not path or not file.exists():
+    return None
+  made = artifacts.read_json(file)
+  if made.get("stage") != "packed_images":
+    return None
+  return made["config"]["preprocessing"]["size"]
 
 
 def _input(section, fields, name, *, optional=False):
@@ -119,14 +179,35 @@ def _input(section, fields, name, *, optional=False):
 
 
 def _weights(field, backbone):
-  """A weight file; a ":subtree" at its end is no part of the path."""
+  """Files of weights; a ":subtree" at the end is no part of the path.
+
+  Of a hub id there is nothing to list: it is fetched when it is read. Of an
+  index of safetensors the shards count too.
+  """
   path = backbone.weights
   if ".npz:" in path:
     path = path.rpartition(":")[0]
-  remedy = "weights of the backbone, .npz with the names of big_vision"
-  if backbone.url:
-    remedy += f": wget {_BUCKET}{backbone.url}"
-  return artifacts.ExternalInput(field, path, remedy)
+  if path and not pathlib.Path(path).exists() and _HUB_ID.fullmatch(path):
+    return []
+  remedy = (
+    f"weights of {backbone.name}: .npz of big_vision or vit_jax, .safetensors"
+    " of transformers or timm, a folder with one, or an id of the Hugging Face"
+    " hub"
+  )
+  if backbone.url.startswith("https://"):
+    url, is_npz, part = backbone.url.partition(".npz")
+    remedy += f"; for example wget {url}{is_npz}"
+    remedy += f", with {part} behind its path" if part else ""
+  elif backbone.url:
+    remedy += f"; for example --config.{field}={backbone.url}"
+  shards = []
+  if path.endswith(".json") and pathlib.Path(path).exists():
+    listed = artifacts.read_json(path).get("weight_map") or {}
+    folder = pathlib.Path(path).parent
+    shards = [str(folder / name) for name in sorted(set(listed.values()))]
+  return [
+    artifacts.ExternalInput(field, name, remedy) for name in (path, *shards)
+  ]
 
 
 _STAGES = {

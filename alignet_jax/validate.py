@@ -16,18 +16,36 @@ import re
 from alignet_jax import artifacts
 from alignet_jax import config as config_lib
 
-VIT_SIZES = ("Ti", "S", "B", "L", "So400m", "H", "g")
+# The published families of backbones, and their sizes with the patch size.
+FAMILIES = {
+  "augreg": ("ti16", "s16", "s32", "b8", "b16", "b32", "l16", "l32", "h14"),
+  "big_vision": "ti16 s16 s32 b16 b32 l16 so400m14 g14".split(),
+  "siglip": ("b16", "l16", "so400m14"),
+  "siglip2": ("b16", "b32", "l16", "so400m14", "so400m16", "gopt16"),
+  "clip": ("b16", "b32", "l14", "h14", "g14"),
+  "dino": ("s8", "s16", "b8", "b16"),
+  "dinov2": ("s14", "b14", "l14", "g14"),
+  "dinov2_reg": ("s14", "b14", "l14", "g14"),
+}
+BACKBONES = tuple(
+  f"{family}_{member}"
+  for family, members in FAMILIES.items()
+  for member in members
+)
 
-_POOLS = ("cls", "gap", "map")
+_POOLS = ("cls", "gap", "map", "cls_patch_mean")
+_PREPROCESSINGS = ("own", "alignet")
 
 # Field -> names allowed; of a tuple, for each of its items.
 CHOICES = {
-  "images.source": ("generated", "folder"),
+  "images.source": ("generated", "files"),
   "judgments.source": ("simulated", "things"),
   "judgments.soft": ("none", "embedding", "vice"),
   "vice.prior": ("gaussian", "laplace"),
   "features.source": ("pretrain", "backbone", "file"),
-  "features.backbone.pool": _POOLS,
+  "features.backbone.name": BACKBONES,
+  "features.backbone.pool": ("", *_POOLS),
+  "features.backbone.preprocessing": _PREPROCESSINGS,
   "teacher.variants": (
     "hard",
     "soft",
@@ -41,8 +59,10 @@ CHOICES = {
   "triplets.sampling": ("cluster_border", "random"),
   "student.variants": ("aligned", "control"),
   "student.loss": ("jsd", "kl", "contrastive_hard"),
-  "student.backbone.source": ("teacher", "weights"),
-  "student.backbone.pool": _POOLS,
+  "student.backbone.source": ("teacher", "weights", "random"),
+  "student.backbone.name": BACKBONES,
+  "student.backbone.pool": ("", *_POOLS),
+  "student.backbone.preprocessing": _PREPROCESSINGS,
 }
 
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
@@ -91,6 +111,10 @@ RANGES = (
       "clusters.num_iters",
       "triplets.num_train",
       "triplets.num_val",
+      "student.backbone.width",
+      "student.backbone.depth",
+      "student.backbone.mlp_dim",
+      "student.backbone.num_heads",
       "student.backbone.size",
       "student.batch_size",
       "student.num_microbatches",
@@ -146,10 +170,13 @@ OPEN_RANGES = (
   (("vice.pi", "vice.val_fraction", "teacher.val_fraction"), 0, 1),
 )
 
+# What describes a backbone of a published family.
+_NAMED = ("name", "pool", "size", "preprocessing")
+
 # (Field, value) -> fields that this value needs.
 NEEDS = {
   ("images.source", "generated"): ("world",),
-  ("images.source", "folder"): ("images.stimuli", "images.collection"),
+  ("images.source", "files"): ("images.stimuli", "images.collection"),
   ("judgments.source", "simulated"): ("world", "judgments.people"),
   ("judgments.source", "things"): (
     "things.num_objects",
@@ -161,11 +188,15 @@ NEEDS = {
   ("judgments.soft", "vice"): ("vice",),
   ("judgments.own_vice", True): ("vice",),
   ("features.source", "pretrain"): ("pretrain", "features.backbone"),
-  ("features.source", "backbone"): ("features.backbone",),
+  ("features.source", "backbone"): tuple(
+    f"features.backbone.{name}" for name in (*_NAMED, "weights", "url")
+  ),
   ("features.source", "file"): ("things.features",),
   ("student.backbone.source", "weights"): tuple(
-    f"student.backbone.{name}"
-    for name in ("variant", "pool", "size", "value_range", "weights", "url")
+    f"student.backbone.{name}" for name in (*_NAMED, "weights", "url")
+  ),
+  ("student.backbone.source", "random"): tuple(
+    f"student.backbone.{name}" for name in _NAMED
   ),
 }
 
@@ -273,11 +304,10 @@ def _not_allowed(field, value, allowed):
 
 
 def _check_backbones(config):
-  """Sizes of vision transformers: by name, or one by one."""
+  """Sizes of vision transformers: of a family, or one by one."""
   for group in ("features.backbone", "student.backbone"):
-    variant = _get(config, f"{group}.variant")
     size = _get(config, f"{group}.size")
-    if variant is _MISSING:
+    if size is _MISSING:
       continue
     pixels = _get(config, "world.size")
     if _get(config, "images.source") == "generated" and size != pixels:
@@ -285,29 +315,37 @@ def _check_backbones(config):
         f"config.{group}.size is {size}; it must be config.world.size, which"
         f" is {pixels}."
       )
-    if variant:
-      name, _, patch = variant.partition("/")
-      if name not in VIT_SIZES or not re.fullmatch("[1-9][0-9]*", patch):
+    name = _get(config, f"{group}.name")
+    given = {
+      field: _get(config, f"{group}.{field}")
+      for field in ("width", "depth", "mlp_dim", "num_heads", "patch_size")
+    }
+    lacking = [field for field in given if given[field] is _MISSING]
+    if name is _MISSING:
+      if _get(config, f"{group}.pool") == "":
         raise artifacts.InputError(
-          f"config.{group}.variant is {variant!r}; write SIZE/PATCH, such as"
-          f" B/16, with one of the sizes {', '.join(VIT_SIZES)}."
+          f"config.{group}.pool is empty, and config.{group} has no name of a"
+          f" family that has one; allowed are {', '.join(_POOLS)}."
         )
-      continue
-    width, num_heads, patch = (
-      _get(config, f"{group}.{name}")
-      for name in ("width", "num_heads", "patch_size")
-    )
-    if _MISSING in (width, num_heads, patch):
+      if lacking:
+        raise artifacts.InputError(
+          f"config.{group} has neither the name of a published backbone nor"
+          f" {', '.join(lacking)}."
+        )
+    elif given["patch_size"] is _MISSING:
+      given["patch_size"] = int(re.search("[0-9]+$", name)[0])
+    if given["patch_size"] > size:
       raise artifacts.InputError(
-        f"config.{group}.variant is empty, so config.{group} needs width,"
-        " depth, mlp_dim, num_heads and patch_size."
+        f"config.{group}.size is {size}; it must be at least a patch, which is"
+        f" {given['patch_size']} pixels."
       )
-    for field, part, whole in (
-      ("num_heads", num_heads, width),
-      ("patch_size", patch, size),
+    for field, whole, other in (
+      ("num_heads", given["width"], "width"),
+      # The published ones leave the last pixels out: 378 of 384 for patch 14.
+      ("patch_size", size if name is _MISSING else _MISSING, "size"),
     ):
-      if whole % part:
-        other = "width" if field == "num_heads" else "size"
+      part = given[field]
+      if _MISSING not in (part, whole) and whole % part:
         raise artifacts.InputError(
           f"config.{group}.{field} is {part}; it must be a divisor of"
           f" config.{group}.{other}, which is {whole}."

@@ -91,7 +91,6 @@ def get_config(arg=""):
   config.features.source = "pretrain"  # Train the backbone in this run.
   config.features.batch_size = 256
   config.features.backbone = ml_collections.ConfigDict()
-  config.features.backbone.variant = ""  # The four sizes below instead.
   config.features.backbone.patch_size = 8
   config.features.backbone.width = 96
   config.features.backbone.depth = 4
@@ -100,8 +99,6 @@ def get_config(arg=""):
   config.features.backbone.pool = "gap"
   config.features.backbone.size = 32
   config.features.backbone.value_range = (0.0, 1.0)
-  config.features.backbone.weights = ""
-  config.features.backbone.url = ""
 
   config.pretrain = ml_collections.ConfigDict()
   config.pretrain.num_steps = 600

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,27 @@ import PIL.Image
 import pytest
 
 from alignet_jax import config as config_lib
-from alignet_jax import stages
-from alignet_jax.backbones import vit, weights
+from alignet_jax import stages, validate
+from alignet_jax.backbones import families, vit, weights
+from alignet_jax.backbones import stage as backbone_stage
+from alignet_jax.images import opening, pack, preprocess
+from alignet_jax.student import model as student_model
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.name for path in (REPOSITORY / "configs").glob("*.py"))
 
+# Configs that distil an aligned teacher, to the width of what triplets compare.
+STUDENTS = {
+  "cappa_b16": 768,
+  "clip_b16": 768,
+  "dino_b16": 768,
+  "dinov2_b14": 1536,
+  "scratch_b16": 768,
+  "siglip2_b16": 768,
+  "siglip_b16": 768,
+  "so400m": 1152,
+  "vit_b16": 768,
+}
 
 # Width, depth, mlp_dim, num_heads of a "Ti" that compiles in seconds.
 SMALL = (32, 2, 64, 2)
@@ -44,10 +60,75 @@ def test_config_loads_and_names_known_stages(name):
   assert config.is_locked
 
 
-@pytest.mark.parametrize("name", ["quickstart.py", "vit_b16.py"])
+def load(name, arg=""):
+  return config_lib.load(str(REPOSITORY / "configs" / f"{name}.py") + arg)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_s_config_says_how_it_is_run(name):
+  text = (REPOSITORY / "configs" / f"{name}.py").read_text()
+  text = text.split('"""')[1]
+  command = f"python -m alignet_jax.main --config=configs/{name}.py"
+  assert f"  {command} \\\n" in text
+  assert f"  {command}:runlocal\n" in text and f"  {command}:control" in text
+  for word in ("Hardware: ", "Time", "not measured"):
+    assert word in text
+  needs_weights = load(name).student.backbone.source == "weights"
+  assert ("config.student.backbone.weights=" in text) is needs_weights
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_s_config_is_valid_with_all_arguments(name):
+  for arg in ("", ":control", ":runlocal", ":runlocal,control"):
+    config = load(name, arg)
+    validate.check(config)
+    is_control = "control" in arg
+    variants = ("control",) if is_control else ("aligned",)
+    assert config.student.variants == variants
+  recipe, released = load("siglip_b16"), load(name)
+  for config in (recipe, released):
+    with config.unlocked():
+      del config.student.backbone
+      del config.report.title
+  assert released == recipe
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_is_what_its_config_says(name):
+  """At full width, by shapes alone, which is all the same to the depth."""
+  settings = load(name).student.backbone.to_dict()
+  assert backbone_stage.preprocessing(settings) == preprocess.ALIGNET
+  backbone = backbone_stage.make_model(settings).clone(depth=1)
+  student = student_model.Student(backbone=backbone, head_dim=1_024)
+  shapes = weights.expected_shapes(student, image_size=settings["size"])
+  assert shapes["triplet_head/kernel"] == (STUDENTS[name], 1_024)
+  patch = shapes["backbone/embedding/kernel"][0]
+  num_patches = shapes["backbone/pos_embedding"][1]
+  assert num_patches == (224 // patch) ** 2
+  own = {"map": "MAPHead_0", "cls": "cls", "gap": None}
+  assert (own.get(settings["pool"]) or "embedding") in {
+    part for shape in shapes for part in shape.split("/")
+  }
+  # Small, in the generated world, it keeps what its family is.
+  small = load(name, ":runlocal")
+  small = small.features.backbone.to_dict()
+  full, tiny = (backbone_stage.make_model(x) for x in (settings, small))
+  _, fields = families.get(settings["name"])
+  kept = {*fields, "pool"} - {"width", "depth", "mlp_dim", "num_heads"}
+  for field in kept:
+    assert getattr(tiny, field) == getattr(full, field), field
+  assert (tiny.width, tiny.depth) == (32, 2)
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "dinov2_b14.py"])
 def test_runlocal_runs_the_whole_road(name, tmp_path):
-  args = (f"--config=configs/{name}:runlocal", f"--workdir={tmp_path}")
-  done = run(*args)
+  args = (
+    f"--config=configs/{name}:runlocal",
+    f"--workdir={tmp_path}",
+    "--config.student.variants=aligned,control",
+  )
+  # Little is computed here, and much compiled.
+  done = run(*args, xla_flags="--xla_backend_optimization_level=0")
   assert done.returncode == 0, done.stdout + done.stderr
   results = json.loads((tmp_path / "results.json").read_text())
   for model in ("base", "aligned", "control"):
@@ -89,6 +170,17 @@ def write_images(folder, num_classes, num_per_class, np_rng):
       PIL.Image.fromarray(pixels).save(path)
 
 
+def pack_images(images, out):
+  """Packs a tar of the images below a folder for the student; returns it."""
+  path = images.with_suffix(".tar")
+  with tarfile.open(path, "w") as tar:
+    for file in sorted(images.rglob("*.png")):
+      tar.add(file, file.relative_to(images))
+  opened = opening.open_collection(path, preprocess.Preprocessing(32))
+  pack.pack(out, opened)
+  return path
+
+
 def write_weights(path, pool, subtree=""):
   """Random weights of "Ti/16" for 32 pixels, as big_vision names them."""
   model = vit.from_variant("Ti/16", pool=pool)
@@ -100,14 +192,18 @@ def write_weights(path, pool, subtree=""):
 def test_full_size_path_runs_when_its_inputs_are_given(
   tmp_path, np_rng, monkeypatch
 ):
-  """All eight stages of vit_b16, from files to the report."""
+  """All eight stages of vit_b16, from files to the report.
+
+  The collection is a tar for the teacher, and packed for the student.
+  """
   monkeypatch.setitem(vit.VARIANTS, "Ti", SMALL)
   program = (
     "import sys; from alignet_jax import main;"
     "from alignet_jax.backbones import vit;"
     f"vit.VARIANTS['Ti'] = {SMALL}; sys.exit(main.main())"
   )
-  write_images(tmp_path / "collection", 3, 7, np_rng)
+  write_images(tmp_path / "images", 3, 7, np_rng)
+  collection = pack_images(tmp_path / "images", tmp_path / "packed")
   write_images(tmp_path / "stimuli", 40, 1, np_rng)
   write_weights(tmp_path / "teacher.npz", "map", "img")
   write_weights(tmp_path / "student.npz", "cls")
@@ -115,13 +211,16 @@ def test_full_size_path_runs_when_its_inputs_are_given(
   done = run(
     "--config=configs/vit_b16.py",
     f"--workdir={tmp_path / 'w'}",
-    f"--config.images.collection={tmp_path / 'collection'}",
+    f"--config.images.collection={collection}",
+    f"--config.student.collection={tmp_path / 'packed'}",
     f"--config.images.stimuli={tmp_path / 'stimuli'}",
     f"--config.features.backbone.weights={tmp_path / 'teacher.npz'}:img",
-    "--config.features.backbone.variant=Ti/16",
+    "--config.features.backbone.name=big_vision_ti16",
+    "--config.features.backbone.pool=map",
     "--config.features.backbone.size=32",
     f"--config.student.backbone.weights={tmp_path / 'student.npz'}",
-    "--config.student.backbone.variant=Ti/16",
+    "--config.student.backbone.name=augreg_ti16",
+    "--config.student.variants=aligned,control",
     "--config.student.backbone.size=32",
     f"--config.things.triplets_train={tmp_path / 'train.txt'}",
     f"--config.things.triplets_test={tmp_path / 'test.npy'}",

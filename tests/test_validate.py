@@ -10,8 +10,8 @@ import pytest
 
 from alignet_jax import artifacts, validate
 from alignet_jax import config as config_lib
+from alignet_jax.backbones import families, vit
 from alignet_jax.backbones import stage as backbone_stage
-from alignet_jax.backbones import vit
 from alignet_jax.images import sources, world
 from alignet_jax.judgments import stage as judgments_stage
 from alignet_jax.judgments.vice import model as vice
@@ -71,7 +71,7 @@ def test_a_config_without_the_fields_passes():
     ),
     ("student.warmup_steps", "300", "less than config.student.num_steps"),
     ("student.num_microbatches", "5", "a divisor of config.student.batch_size"),
-    ("images.source", "foldr", "'foldr', which .* Did you mean 'folder'[?]"),
+    ("images.source", "file", "'file', which .* Did you mean 'files'[?]"),
     (
       "teacher.selected",
       "sofd",
@@ -90,12 +90,13 @@ def test_a_config_without_the_fields_passes():
     ("judgments.soft", "none", "'soft', whose targets are not made"),
     ("features.backbone.num_heads", "5", "a divisor of config.features"),
     ("features.backbone.patch_size", "7", "backbone.size, which is 32"),
-    ("features.backbone.variant", "X/16", "write SIZE/PATCH, such as B/16"),
+    ("features.backbone.pool", "", "no name of a family that has one"),
+    ("features.backbone.pool", "mapp", "Did you mean 'map'[?]"),
     ("world.size", "64", "size is 32; it must be config.world.size"),
     (
       "student.backbone.source",
       "weights",
-      "needs fields that this config lacks: config.student.backbone.variant, .*"
+      "needs fields that this config lacks: config.student.backbone.name, .*"
       "config.student.backbone.weights",
     ),
   ],
@@ -109,6 +110,42 @@ def test_a_wrong_value_is_refused_with_field_value_and_what_is_allowed(
   assert "config." in str(info.value)
 
 
+@pytest.mark.parametrize(
+  ("field", "value", "sentence"),
+  [
+    ("student.backbone.name", "dinov2_b16", "Did you mean 'dinov2_b14'[?]"),
+    ("student.backbone.size", "13", "at least a patch, which is 14 pixels"),
+    ("student.backbone.preprocessing", "alignt", "Did you mean 'alignet'[?]"),
+    ("features.backbone.name", "siglip_so400m_14", "'siglip_so400m14'[?]"),
+    ("features.backbone.size", "0", "allowed are numbers: 1 or more"),
+  ],
+)
+def test_a_wrong_backbone_is_refused(field, value, sentence):
+  with pytest.raises(artifacts.InputError, match=sentence):
+    validate.check(_load("dinov2_b14.py", {field: value}))
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "sentence"),
+  [
+    ("num_heads", "5", "a divisor of config.features.backbone.width, which is"),
+    ("size", "42", "must be config.world.size, which is 28"),
+  ],
+)
+def test_sizes_of_a_named_backbone_are_checked(field, value, sentence):
+  overrides = {f"features.backbone.{field}": value}
+  with pytest.raises(artifacts.InputError, match=sentence):
+    validate.check(_load("dinov2_b14.py:runlocal", overrides))
+
+
+def test_a_backbone_without_a_name_needs_all_its_sizes():
+  config = config_lib.load(str(CONFIGS / "quickstart.py"))
+  with config.unlocked():
+    del config.features.backbone.width
+  with pytest.raises(artifacts.InputError, match="backbone nor width[.]"):
+    validate.check(config)
+
+
 def test_selection_by_objects_needs_folds():
   overrides = {"teacher.num_folds": "0", "teacher.selection": "objects"}
   with pytest.raises(artifacts.InputError, match="'objects'; .* 2 or more[.]"):
@@ -117,6 +154,7 @@ def test_selection_by_objects_needs_folds():
 
 def test_every_rule_is_about_a_field_of_some_config():
   configs = [_load(path.name) for path in CONFIGS.glob("*.py")]
+  configs.append(_load("scratch_b16.py:runlocal"))
   fields = [
     *validate.CHOICES,
     *(field for fields, _, _ in validate.RANGES for field in fields),
@@ -140,17 +178,20 @@ def test_the_names_are_those_of_the_modules():
     "judgments.soft": tuple(judgments_stage._SOFT),
     "vice.prior": vice.PRIORS,
     "features.source": backbone_stage.SOURCES,
-    "features.backbone.pool": vit.POOLS,
+    "features.backbone.name": tuple(families.known_names()),
+    "features.backbone.pool": ("", *vit.POOLS, vit.CLS_PATCH_MEAN),
+    "features.backbone.preprocessing": backbone_stage.PREPROCESSINGS,
     "teacher.variants": tuple(teacher_stage.VARIANTS),
     "teacher.selection": teacher_stage.SELECTIONS,
     "teacher.lr_decay": ("constant", "cosine"),
     "triplets.sampling": triplets_stage.SAMPLING,
     "student.variants": tuple(student_stage.TRANSFORMS),
     "student.loss": tuple(losses.LOSSES),
-    "student.backbone.source": ("teacher", "weights"),
-    "student.backbone.pool": vit.POOLS,
+    "student.backbone.source": ("teacher", "weights", "random"),
+    "student.backbone.name": tuple(families.known_names()),
+    "student.backbone.pool": ("", *vit.POOLS, vit.CLS_PATCH_MEAN),
+    "student.backbone.preprocessing": backbone_stage.PREPROCESSINGS,
   }
-  assert validate.VIT_SIZES == tuple(vit.VARIANTS)
 
 
 def test_the_ranges_of_the_world_are_those_of_the_world():

@@ -38,7 +38,8 @@ def extract(
     params: Its parameters.
     images: Collection with `len` and `load(indices) -> uint8[b h w 3]`.
     batch_size: Images per call, at least 1.
-    value_range: What 0 and 255 become; belongs to the weights.
+    value_range: What 0 and 255 become, or `preprocess.Preprocessing`; belongs
+      to the weights.
     output: Name in the dict of outputs.
     callback: Called with the number of images done, after each batch; or None.
 
@@ -53,6 +54,8 @@ def extract(
     raise artifacts.InputError("There is no image to extract features of.")
   batch_size = min(batch_size, n)
   params = jax.device_put(params)
+  if not isinstance(value_range, preprocess.Preprocessing):
+    value_range = tuple(value_range)
   result = None
   for start in range(0, n, batch_size):
     indices = np.arange(start, start + batch_size)
@@ -62,7 +65,7 @@ def extract(
       params,
       images.load(indices),
       model=model,
-      scaling=tuple(value_range),
+      scaling=value_range,
       outputs=(output,),
     )
     if result is None:
@@ -73,17 +76,20 @@ def extract(
   return result
 
 
-def scale_pixels(image, value_range):
-  """Turns pixels of 0 to 255 into floats of a range.
+def scale_pixels(image, scaling):
+  """Turns pixels of 0 to 255 into the floats that a model takes.
 
   Args:
     image: uint8[*b h w 3].
-    value_range: Low and high: what 0 and 255 become.
+    scaling: Low and high, which 0 and 255 become; or
+      `preprocess.Preprocessing`, for its mean and std.
 
   Returns:
     f32[*b h w 3].
   """
-  low, high = value_range
+  if isinstance(scaling, preprocess.Preprocessing):
+    return scaling.normalise(image)
+  low, high = scaling
   return jnp.asarray(image, jnp.float32) * ((high - low) / 255.0) + low
 
 
@@ -104,10 +110,7 @@ def forward(params, image, *, model, scaling, outputs):
   Raises:
     artifacts.InputError: There is no such output.
   """
-  if isinstance(scaling, preprocess.Preprocessing):
-    x = scaling.normalise(image)
-  else:
-    x = scale_pixels(image, scaling)
+  x = scale_pixels(image, scaling)
   _, out = model.apply({"params": params}, x)
   for name in outputs:
     if name not in out:

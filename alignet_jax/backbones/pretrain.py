@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from alignet_jax import loop
-from alignet_jax.backbones import features
+from alignet_jax.backbones import features, stage
 from alignet_jax.images import sources
 from alignet_jax.student import sharding, train
 
@@ -74,7 +74,7 @@ def run(context, model):
       pretrain_step,
       model=classifier,
       tx=tx,
-      value_range=tuple(config.features.backbone.value_range),
+      value_range=stage.scaling(config.features.backbone.to_dict()),
       num_microbatches=settings.num_microbatches,
     ),
     make_batches,
@@ -106,7 +106,7 @@ def pretrain_step(state, batch, *, model, tx, value_range, num_microbatches=1):
     batch: image uint8[b h w 3], label int32[b].
     model: `vit.ViT` with classes.
     tx: optimiser.
-    value_range: what pixels of 0 and 255 become.
+    value_range: what pixels of 0 and 255 become, or their preprocessing.
     num_microbatches: as of `train.mean_grads`.
 
   Returns:

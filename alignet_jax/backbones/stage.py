@@ -3,21 +3,41 @@
 The backbone is trained here on the generated world, or read from public
 weights; or the features of the objects are given in a file, and there is no
 collection.
+
+A config, and the `backbone.json` beside saved weights, describes a backbone in
+one of two ways: by `name`, a published family's, whose sizes single fields may
+replace, with `size`, `pool` ("" for the family's) and `preprocessing`; or by
+its sizes, with `pool`, `size` and `value_range`, for small models of our own.
+
+Usage:
+  backbone, params = load(config.student.backbone.to_dict(), print)
+  model = make_model(backbone)
+  x = extract(model, params, images, backbone=backbone, batch_size=64, label="")
 """
+
+import dataclasses
 
 import numpy as np
 
 from alignet_jax import artifacts, progress
+from alignet_jax.backbones import families, vit
 from alignet_jax.backbones import features as features_lib
-from alignet_jax.backbones import vit
+from alignet_jax.backbones import load as load_lib
 from alignet_jax.backbones import weights as weights_lib
-from alignet_jax.images import sources
+from alignet_jax.images import preprocess, sources
 from alignet_jax.judgments import things
 
 SOURCES = ("pretrain", "backbone", "file")
 
-# Fields of a backbone's config that `vit.ViT` takes where there is no variant.
-_SIZES = ("patch_size", "width", "depth", "mlp_dim", "num_heads")
+# Of pixels: as the weights were trained, or as the released students.
+PREPROCESSINGS = ("own", "alignet")
+
+# Fields of a backbone's config that are its sizes: all of them where it has no
+# name, else those in which it is not as published.
+SIZES = ("patch_size", "width", "depth", "mlp_dim", "num_heads")
+
+# In a description: all fields of `vit.ViT`, where weights decided some of them.
+ARCHITECTURE = "architecture"
 
 
 def run_features(context):
@@ -46,69 +66,152 @@ def run_features(context):
     features = things.load_features(config.things.features)
     artifacts.write_npy(context.out / "stimuli.npy", features)
     return metrics
-  model = make_model(settings.backbone)
   if settings.source == "pretrain":
     from alignet_jax.backbones import pretrain
 
-    params, metrics = pretrain.run(context, model)
+    backbone = settings.backbone.to_dict()
+    params, metrics = pretrain.run(context, make_model(backbone))
     weights_lib.save(context.out / "backbone.npz", params)
-    artifacts.write_json(
-      context.out / "backbone.json", settings.backbone.to_dict()
-    )
+    artifacts.write_json(context.out / "backbone.json", backbone)
   else:
-    params = load_params(settings.backbone, model, context.log)
+    backbone, params = load(settings.backbone.to_dict(), context.log)
+  described = {}
   for name in ("stimuli", "collection"):
-    images = sources.open_images(config, name, size=settings.backbone.size)
+    images = sources.open_images(
+      config, name, preprocessing=preprocessing(backbone)
+    )
     features = extract(
-      model,
+      make_model(backbone),
       params,
       images,
-      backbone=settings.backbone,
+      backbone=backbone,
       batch_size=settings.batch_size,
       label=f"features of {name}",
     )
     artifacts.write_npy(context.out / f"{name}.npy", features)
+    described[name] = sources.describe(images)
+  artifacts.write_json(context.out / "images.json", described)
   return metrics
 
 
 def make_model(backbone):
-  """Makes the ViT that a backbone's config describes.
+  """Makes the ViT that a backbone's description stands for.
 
   Args:
-    backbone: mapping with pool, and variant or the fields of its size.
+    backbone: Mapping; see the module. Of a name, without weights to decide,
+      the fields are those of big_vision's and the family's own files.
 
   Returns:
     `vit.ViT` without classes.
+
+  Raises:
+    artifacts.InputError: The name is not known.
   """
-  if backbone["variant"]:
-    return vit.from_variant(backbone["variant"], pool=backbone["pool"])
-  sizes = {field: backbone[field] for field in _SIZES}
-  return vit.ViT(**sizes, pool=backbone["pool"])
+  if ARCHITECTURE in backbone:
+    return vit.ViT(**backbone[ARCHITECTURE])
+  sizes = {field: backbone[field] for field in SIZES if field in backbone}
+  if "name" not in backbone:
+    return vit.ViT(**sizes, pool=backbone["pool"])
+  _, fields = families.get(backbone["name"])
+  pool = backbone["pool"] or fields["pool"]
+  return vit.ViT(**{**fields, **sizes, "pool": pool})
 
 
-def load_params(backbone, model, log):
-  """Reads the weights that a backbone's config names.
+def load(backbone, log, *, seed=None):
+  """Reads the weights that a backbone's description names.
 
   Args:
-    backbone: mapping with weights, a path, and size in pixels.
-    model: `vit.ViT`.
+    backbone: Mapping with a name; see the module.
     log: Prints a line.
+    seed: Of random parameters instead of weights, or None.
 
   Returns:
-    Tree of f32 arrays.
+    The description with the architecture, in which the file of weights may have
+    decided fields, such as the kind of GELU: what `make_model` and JSON take.
+    And the tree of f32 arrays.
+
+  Raises:
+    artifacts.InputError: The weights cannot be read or do not fit.
   """
-  params, report = weights_lib.load(
-    backbone["weights"],
-    model,
+  loaded = load_lib.load(
+    backbone["name"],
+    None if seed is not None else backbone["weights"],
     image_size=backbone["size"],
-    unused_ok=("pre_logits",),
+    pool=backbone["pool"] or None,
+    seed=seed or 0,
+    **{field: backbone[field] for field in SIZES if field in backbone},
   )
-  log(str(report))
-  return params
+  log(str(loaded.report))
+  architecture = {
+    field.name: getattr(loaded.model, field.name)
+    for field in dataclasses.fields(loaded.model)
+    if field.name not in ("name", "parent")
+  }
+  return {**backbone, ARCHITECTURE: architecture}, loaded.params
+
+
+def preprocessing(backbone):
+  """How images become the square that a backbone takes.
+
+  Args:
+    backbone: Mapping; see the module.
+
+  Returns:
+    `preprocess.Preprocessing`. Of a backbone without a name, only its geometry
+    counts: see `scaling`.
+
+  Raises:
+    artifacts.InputError: The name or the preprocessing is not known.
+  """
+  size = backbone["size"]
+  if "name" not in backbone:
+    return preprocess.Preprocessing(size)
+  kind = backbone["preprocessing"]
+  if kind == "alignet":
+    return preprocess.Preprocessing(size)
+  if kind == "own":
+    family, _ = families.get(backbone["name"])
+    return families.preprocessing(family, size)
+  raise artifacts.InputError(
+    f"The preprocessing of the backbone {backbone['name']} is {kind!r}; known"
+    f" are {', '.join(PREPROCESSINGS)}."
+  )
+
+
+def scaling(backbone):
+  """What `features.scale_pixels` takes: the pixels of 0 and 255, or all of it.
+
+  Args:
+    backbone: Mapping; see the module.
+
+  Returns:
+    A pair of floats, or `preprocess.Preprocessing`.
+  """
+  if "name" in backbone:
+    return preprocessing(backbone)
+  return tuple(backbone["value_range"])
 
 
 def extract(model, params, images, *, backbone, batch_size, label):
-  """Extracts pooled features with a progress bar; see `features.extract`."""
+  """Extracts pooled features with a progress bar; see `features.extract`.
+
+  Args:
+    model: `vit.ViT`.
+    params: Its parameters.
+    images: A collection, opened for the size of the backbone.
+    backbone: Mapping; see the module. Its preprocessing is that of the images,
+      with whatever other one they were opened.
+    batch_size: Images per call.
+    label: Of the progress bar, and of errors.
+
+  Returns:
+    f32[n d].
+
+  Raises:
+    artifacts.InputError: A feature is not finite.
+  """
+  if images.preprocessing is not None:
+    images = images.with_preprocessing(preprocessing(backbone))
   done = 0
   with progress.Progress(len(images), unit="images", label=label) as bar:
 
@@ -122,7 +225,7 @@ def extract(model, params, images, *, backbone, batch_size, label):
       params,
       images,
       batch_size=batch_size,
-      value_range=tuple(backbone["value_range"]),
+      value_range=scaling(backbone),
       callback=advance,
     )
   bad = np.flatnonzero(~np.isfinite(features).all(axis=1))

@@ -52,9 +52,7 @@ def run_student(context):
   model = backbone_stage.make_model(backbone)
   weights_lib.save(context.out / "base.npz", params)
   artifacts.write_json(context.out / "backbone.json", backbone)
-  images = sources.open_images(
-    context.config, "collection", size=backbone["size"]
-  )
+  images = _open_collection(context, backbone)
   student = model_lib.Student(backbone=model, head_dim=settings.head_dim)
   tx = optimizer.make_optimizer(
     lr=settings.lr,
@@ -70,7 +68,7 @@ def run_student(context):
     tx=tx,
     loss_fn=loss_fn,
     temperature=settings.temperature,
-    value_range=tuple(backbone["value_range"]),
+    value_range=backbone_stage.scaling(backbone),
     num_microbatches=settings.num_microbatches,
   )
   params = model_lib.init_params(
@@ -114,14 +112,26 @@ def _base(context):
       )
     backbone = artifacts.read_json(directory / "backbone.json")
     return backbone, weights_lib.unflatten(weights_lib.read(path))
-  if settings.source == "weights":
-    backbone = settings.to_dict()
-    model = backbone_stage.make_model(backbone)
-    return backbone, backbone_stage.load_params(backbone, model, context.log)
+  if settings.source in ("weights", "random"):
+    seed = context.config.seed if settings.source == "random" else None
+    return backbone_stage.load(settings.to_dict(), context.log, seed=seed)
   raise artifacts.InputError(
     f"config.student.backbone.source is {settings.source!r}; known are "
-    "teacher, weights."
+    "teacher, weights, random."
   )
+
+
+def _open_collection(context, backbone):
+  """The images that triplets refer to, as the student takes them."""
+  images = sources.open_images(
+    context.config,
+    sources.STUDENT_COLLECTION,
+    preprocessing=backbone_stage.preprocessing(backbone),
+  )
+  if sources.has_student_collection(context.config):
+    features = artifacts.read_json(context.inputs["features"] / "images.json")
+    sources.check_same(images, features["collection"])
+  return images
 
 
 def _train(context, variant, state, step_fn, images):
