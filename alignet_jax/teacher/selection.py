@@ -76,7 +76,8 @@ def by_objects(
     num_folds: Number of folds, at least 2.
     seed: Decides the folds and the batches.
     num_epochs: Most passes through all triplets. A fold has fewer triplets and
-      passes through them more often: the number of steps is the same.
+      passes through them more often: the number of steps is that of the judged
+      triplets.
     target_logprobs: f32[t 3] or None, as of `fit.fit_transform`.
     drawn: `from_embedding.Drawn` of the same objects to fit to as well, never
       to select by; with `target_logprobs` only. Or None. A fold has those
@@ -105,8 +106,18 @@ def by_objects(
     seen = np.setdiff1d(np.arange(len(features)), objects)
     parts.append((train, held_out, seen, objects))
   settings = {**settings, "seed": seed}
+  # Those of the judged triplets: strong pulls, which objects left out call for,
+  # need no more.
+  num_passed = num_epochs * len(triplets)
   return _select(
-    features, triplets, target_logprobs, drawn, parts, num_epochs, settings
+    features,
+    triplets,
+    target_logprobs,
+    drawn,
+    parts,
+    num_epochs,
+    num_passed,
+    settings,
   )
 
 
@@ -145,8 +156,17 @@ def by_triplets(
   everything = np.arange(len(features))
   parts = [(train, held_out, everything, everything)]
   settings = {**settings, "seed": seed}
+  num_drawn = 0 if drawn is None else len(drawn.triplets)
+  num_passed = num_epochs * (len(triplets) + num_drawn)
   return _select(
-    features, triplets, target_logprobs, drawn, parts, num_epochs, settings
+    features,
+    triplets,
+    target_logprobs,
+    drawn,
+    parts,
+    num_epochs,
+    num_passed,
+    settings,
   )
 
 
@@ -156,11 +176,13 @@ def _checked(features, triplets):
   return features, checks.check_triplets(triplets, len(features), "triplets")
 
 
-def _select(features, triplets, targets, drawn, parts, num_epochs, settings):
+def _select(
+  features, triplets, targets, drawn, parts, num_epochs, num_passed, settings
+):
   """Fits all strengths to every part, and the best one to everything.
 
   A part is (rows to fit to, rows to select by, objects of the first, objects
-  of the second).
+  of the second); a fit to one goes through about `num_passed` triplets.
   """
   fitted = triplets  # Drawn ones stand after the judged.
   if drawn is not None:
@@ -185,7 +207,7 @@ def _select(features, triplets, targets, drawn, parts, num_epochs, settings):
       is_seen[seen] = True
       others = np.flatnonzero(is_seen[drawn.triplets].all(axis=1))
       rows = np.concatenate([train, len(triplets) + others])
-    epochs_of_part = max(1, round(num_epochs * len(fitted) / len(rows)))
+    epochs_of_part = max(1, round(num_passed / len(rows)))
     result = fit.fit_transform(
       features[seen],
       position[fitted[rows]],

@@ -156,6 +156,9 @@ def _fit(context, name, variant, features, triplets, local_features, **targets):
   by_objects = chosen = None
   if settings.num_folds:
     share = (1 - 1 / settings.num_folds) ** 3  # Of the triplets, per fold.
+    drawn = targets.get("drawn")
+    if drawn is not None:
+      share *= 1 + len(drawn.triplets) / len(triplets)
     num_epochs = settings.num_folds * round(settings.num_epochs / share)
     with _progress(f"teacher {name}, objects left out", num_epochs) as callback:
       chosen = by_objects = selection.by_objects(
