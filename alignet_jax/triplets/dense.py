@@ -101,6 +101,22 @@ def batches(cluster_ids, num_batches, seed, *, start=0, **sizes):
   return Sampler(cluster_ids, seed, **sizes).draw(num_batches, start=start)
 
 
+def pairs(clusters_per_batch, images_per_cluster):
+  """All pairs of images of one cluster, cluster after cluster.
+
+  Args:
+    clusters_per_batch: P.
+    images_per_cluster: K.
+
+  Returns:
+    int32[P K (K - 1) / 2 2] places in the batch, the lower one first.
+  """
+  places = itertools.combinations(range(images_per_cluster), 2)
+  starts = images_per_cluster * np.arange(clusters_per_batch, dtype=np.int32)
+  of_one = np.array(list(places), np.int32)
+  return (starts[:, None, None] + of_one[None]).reshape(-1, 2)
+
+
 def triplets(clusters_per_batch, images_per_cluster):
   """All cluster-border triplets of a batch.
 
@@ -113,16 +129,12 @@ def triplets(clusters_per_batch, images_per_cluster):
     cluster, then an image of another; t = P (P - 1) K * K (K - 1) / 2.
   """
   size = images_per_cluster
-  pairs = np.array(list(itertools.combinations(range(size), 2)))
-  pairs = (size * np.arange(clusters_per_batch))[:, None, None] + pairs
-  places = np.arange(clusters_per_batch * size)
+  num_images = clusters_per_batch * size
   parts = []
-  for cluster, pairs_of_cluster in enumerate(pairs):
-    others = places[places // size != cluster]
-    part = np.empty((len(pairs_of_cluster), len(others), 3), np.int32)
-    part[..., :2] = pairs_of_cluster[:, None]
-    part[..., 2] = others
-    parts.append(part.reshape(-1, 3))
+  for pair in pairs(clusters_per_batch, size):
+    others = np.arange(num_images, dtype=np.int32)
+    others = others[others // size != pair[0] // size]
+    parts.append(np.stack([*np.broadcast_arrays(*pair, others)], axis=-1))
   return np.concatenate(parts)
 
 
