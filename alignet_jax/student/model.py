@@ -66,7 +66,9 @@ class Student(nn.Module):
     x = out.get(self.representation)
     if x is not None and x.ndim == 2:
       return x
-    vectors = [name for name, value in out.items() if value.ndim == 2]
+    vectors = [
+      name for name, value in out.items() if getattr(value, "ndim", 0) == 2
+    ]
     if "cls" in vectors:
       vectors.append(vit.CLS_PATCH_MEAN)
     problem = "there is none of this name"
