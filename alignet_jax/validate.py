@@ -193,6 +193,19 @@ NEEDS = {
   ),
 }
 
+# What every student needs besides: without defaults, the config is all there is.
+STUDENT_FIELDS = (
+  "batches",
+  "representation",
+  "stop_grad",
+  "trainable",
+  "decay_mask",
+  "compute_dtype",
+  "remat",
+  "on_error",
+  "mesh",
+)
+
 # (Field, other field, whether a pair of values is fine, what that is called).
 _AT_MOST = (lambda x, y: x <= y, "at most")
 _LESS = (lambda x, y: x < y, "less than")
@@ -375,6 +388,16 @@ def _check_teacher(config):
 
 def _check_student(config):
   """Batches can be cut, patterns compile, and there is what is compared."""
+  missing = [
+    f"config.student.{name}"
+    for name in STUDENT_FIELDS
+    if _get(config, f"student.{name}") is _MISSING
+  ]
+  if missing and _get(config, "student.loss") is not _MISSING:
+    raise artifacts.InputError(
+      f"config.student lacks fields: {', '.join(missing)}. Take them over from"
+      " configs/vit_b16.py."
+    )
   student = {
     name: _get(config, f"student.{name}")
     for name in (

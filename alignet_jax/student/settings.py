@@ -115,7 +115,10 @@ def check_batches(settings, mesh):
   size, what = settings.batch_size, "config.student.batch_size, a batch"
   if settings.batches == "dense":
     size = settings.clusters_per_batch * settings.images_per_cluster
-    what = "config.student.clusters_per_batch x images_per_cluster, a batch of images"
+    what = (
+      "config.student.clusters_per_batch x images_per_cluster, a batch of"
+      " images"
+    )
   num_parts = settings.num_microbatches
   if num_parts < 1 or size % num_parts:
     raise artifacts.InputError(
