@@ -193,7 +193,7 @@ NEEDS = {
   ),
 }
 
-# What every student needs besides: without defaults, the config is all there is.
+# What every student needs besides; nothing has a default outside the configs.
 STUDENT_FIELDS = (
   "batches",
   "representation",

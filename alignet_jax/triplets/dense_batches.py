@@ -130,9 +130,10 @@ class DenseBatches:
       x = self._transform.apply(x)
     # Of all images, also for a share: the last bits of a product of matrices
     # depend on its shape.
-    sims = x @ x.T / self._temperature
+    with np.errstate(over="ignore", invalid="ignore"):
+      sims = x @ x.T / self._temperature
     if not np.all(np.isfinite(sims)):
-      bad = items[np.argmin(np.all(np.isfinite(x), axis=-1))]
+      bad = items[np.argmin(np.isfinite(np.diagonal(sims)))]
       raise artifacts.InputError(
         f"The teacher's similarities of image {bad} are not finite: its row of"
         " the features holds NaN or infinity, or numbers that are too large."
