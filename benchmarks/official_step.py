@@ -3,13 +3,13 @@
   python3.11 -m venv OFFICIAL
   OFFICIAL/bin/pip install kauldron opencv-python-headless
   git clone https://github.com/google-deepmind/alignet CLONE
-  OFFICIAL/bin/python benchmarks/official_step.py --clone=CLONE given.npz out.npz
-  OFFICIAL/bin/python benchmarks/official_step.py --clone=CLONE --variant=B/16 \
-    --num_triplets=4                          # a round for each line it is sent
+  OFFICIAL/bin/python benchmarks/official_step.py --clone=CLONE in.npz out.npz
+  OFFICIAL/bin/python benchmarks/official_step.py --clone=CLONE --variant=B/16
 
 The first form takes one step from a given state; `tests/student` compares it
-with ours. The second one times steps on random pixels and weights, and is what
-`benchmarks/train_step.py` starts. Model, loss, optimiser and step are those of
+with ours. The second one times steps on random pixels and weights, a round for
+each line that it is sent; `benchmarks/train_step.py` starts it.
+Model, loss, optimiser and step are those of
 the clone and of kauldron; nothing of ours is imported. Two things must be bent:
 the clone is imported as kauldron_projects.alignet, where it lies in its own
 repository, and a class that kauldron has renamed gets its old name back.
