@@ -8,11 +8,11 @@
 
 The first form takes one step from a given state; `tests/student` compares it
 with ours. The second one times steps on random pixels and weights, a round for
-each line that it is sent; `benchmarks/train_step.py` starts it.
-Model, loss, optimiser and step are those of
-the clone and of kauldron; nothing of ours is imported. Two things must be bent:
-the clone is imported as kauldron_projects.alignet, where it lies in its own
-repository, and a class that kauldron has renamed gets its old name back.
+each line that it is sent; `benchmarks/train_step.py` starts it. Model, loss,
+optimiser and step are those of the clone and of kauldron; nothing of ours is
+imported. Two things must be bent: the clone is imported as
+kauldron_projects.alignet, where it lies in its own repository, and a class that
+kauldron has renamed gets its old name back.
 
 A file of a state holds, under "/"-joined names, `params/...`, `anchor/...` and
 `nu/...`, the second moments; `count`, the number of steps done; `image` in

@@ -61,7 +61,7 @@ def make_batches(kind):
 
 
 def run(params, kind, shape, num_microbatches=1):
-  """Losses of all steps, and a digest of the batches as the devices had them."""
+  """Losses of all steps, and the batches as the devices had them."""
   data, fsdp, tensor = shape
   devices = jax.devices()[: data * fsdp * tensor]
   mesh = sharding.make_mesh(fsdp=fsdp, tensor=tensor, devices=devices)
