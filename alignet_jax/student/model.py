@@ -15,6 +15,15 @@ import jax.numpy as jnp
 from alignet_jax import artifacts
 from alignet_jax.backbones import vit, weights
 
+# Vectors that a ViT has for an image; the last two with a class token only.
+REPRESENTATIONS = (
+  "pre_logits",
+  "head_input",
+  "patch_mean",
+  "cls",
+  vit.CLS_PATCH_MEAN,
+)
+
 
 class Student(nn.Module):
   """Backbone with a linear triplet head (paper.md, section C).
