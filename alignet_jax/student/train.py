@@ -130,7 +130,7 @@ def train_step(
       batch,
       num_microbatches,
     )
-  metrics["grad_norm"] = optax.global_norm(grads)
+  metrics["grad_norm"] = _norm(grads)
   distance = optimizer.distance(state.params, state.opt_state)
   if distance is not None:
     metrics["distance"] = distance
@@ -225,3 +225,9 @@ def _cut(x, num_parts):
       f"A batch of {len(x)} cannot be cut into {num_parts} equal parts."
     )
   return x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _norm(tree):
+  """Euclidean norm of all entries of a tree."""
+  squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)]
+  return jnp.sqrt(sum(squares))
