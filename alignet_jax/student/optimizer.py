@@ -138,8 +138,11 @@ def make_optimizer(
   if trainable == ALL:
     return tx
   return optax.partition(
-    {True: tx, False: optax.set_to_zero()},
-    lambda params: named(params, trainable, "trainable"),
+    {"trained": tx, "frozen": optax.set_to_zero()},
+    lambda params: jax.tree.map(
+      lambda found: "trained" if found else "frozen",
+      named(params, trainable, "trainable"),
+    ),
   )
 
 
