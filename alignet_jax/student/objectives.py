@@ -4,9 +4,9 @@ A batch of triplets names three images each, with the teacher's probabilities.
 A dense batch is P clusters of K images, and stands for every cluster-border
 triplet among them (`triplets/dense.py`); both sides follow from a matrix of
 similarities. `Deviation:` the paper draws triplets one by one, and so do the
-configs unless told otherwise. The number of dense ones grows with the third power of the batch, so the loss
-goes over them in chunks and keeps nothing of a chunk but its sums: the gradient
-computes it again.
+configs unless told otherwise. The number of dense ones grows with the third
+power of the batch, so the loss goes over them in chunks and keeps nothing of a
+chunk but its sums: the gradient computes it again.
 
 Usage:
   loss, metrics = objectives.of_batch(z, batch, loss_fn=losses.jsd,
