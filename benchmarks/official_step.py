@@ -141,7 +141,7 @@ def take_one_step(args, optimizer, step):
   state, aux = step(
     make_state(params, opt_state), given["image"], given["pair_sims"]
   )
-  loss = aux.compute().loss_values["triplet"]
+  loss = aux.compute(flatten=False).loss_values["triplet"]
   adam = state.opt_state["adam"]
   trees = {"params": state.params, "mu": adam.mu, "nu": adam.nu}
   np.savez(path_out, loss=np.asarray(loss), **flat(trees))
