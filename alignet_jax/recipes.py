@@ -126,6 +126,11 @@ def distillation():
   config.student.loss = "jsd"
   config.student.temperature = 100.0  # Divides the student's similarities.
   config.student.head_dim = 1_024
+  # "dense" uses all cluster-border triplets of clusters_per_batch x
+  # images_per_cluster images a step; "triplet" draws each, as the paper does.
+  config.student.batches = "triplet"
+  config.student.clusters_per_batch = 48  # Images as with triplets.
+  config.student.images_per_cluster = 32
   config.student.batch_size = 512  # Triplets.
   config.student.num_microbatches = 1  # More, where memory is short.
   config.student.num_steps = 100_000
@@ -133,6 +138,17 @@ def distillation():
   config.student.warmup_steps = 5_000
   config.student.decay_to_init = 1.0
   config.student.clip_norm = 0.0  # No clipping.
+  config.student.representation = "pre_logits"  # What the head reads.
+  config.student.stop_grad = False  # Whether to train the head only.
+  # Patterns of names of parameters: what is updated, what decays to its start.
+  config.student.trainable = ".*"
+  config.student.decay_mask = ".*"
+  config.student.compute_dtype = "float32"  # Of matrix products, or bfloat16.
+  config.student.remat = False  # Compute blocks twice, to save memory.
+  config.student.on_error = "refuse"  # Or "replace" what cannot be decoded.
+  config.student.mesh = ml_collections.ConfigDict()
+  config.student.mesh.fsdp = 1  # Devices that share one copy of the weights.
+  config.student.mesh.tensor = 1  # Devices that share each matrix product.
   config.student.checkpoint_every = 10_000
 
   config.evaluate = ml_collections.ConfigDict()
@@ -235,6 +251,8 @@ def shrink(config, *, size=32):
   config.triplets.num_val = 200
   config.student.head_dim = 64
   config.student.batch_size = 16
+  config.student.clusters_per_batch = 4
+  config.student.images_per_cluster = 4
   config.student.num_steps = 12
   config.student.warmup_steps = 2
   config.student.checkpoint_every = 5

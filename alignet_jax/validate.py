@@ -63,6 +63,16 @@ CHOICES = {
   "student.backbone.name": BACKBONES,
   "student.backbone.pool": ("", *_POOLS),
   "student.backbone.preprocessing": _PREPROCESSINGS,
+  "student.batches": ("triplet", "dense"),
+  "student.representation": (
+    "pre_logits",
+    "head_input",
+    "patch_mean",
+    "cls",
+    "cls_patch_mean",
+  ),
+  "student.compute_dtype": ("float32", "bfloat16"),
+  "student.on_error": ("refuse", "replace"),
 }
 
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
@@ -72,7 +82,15 @@ RANGES = (
   (("world.size",), 16, math.inf),
   (("world.num_exemplars",), 2, 32),
   (("world.num_heldout_basics",), 1, 6),
-  (("clusters.num_clusters",), 2, math.inf),
+  (
+    (
+      "clusters.num_clusters",
+      "student.clusters_per_batch",
+      "student.images_per_cluster",
+    ),
+    2,
+    math.inf,
+  ),
   (("judgments.people.lapse",), 0, 1),
   (
     (
@@ -120,6 +138,8 @@ RANGES = (
       "student.num_microbatches",
       "student.num_steps",
       "student.checkpoint_every",
+      "student.mesh.fsdp",
+      "student.mesh.tensor",
       "evaluate.batch_size",
       "evaluate.num_shots",
       "evaluate.num_draws",
@@ -192,6 +212,10 @@ NEEDS = {
     f"features.backbone.{name}" for name in (*_NAMED, "weights", "url")
   ),
   ("features.source", "file"): ("things.features",),
+  ("student.batches", "dense"): (
+    "student.clusters_per_batch",
+    "student.images_per_cluster",
+  ),
   ("student.backbone.source", "weights"): tuple(
     f"student.backbone.{name}" for name in (*_NAMED, "weights", "url")
   ),
@@ -199,6 +223,19 @@ NEEDS = {
     f"student.backbone.{name}" for name in _NAMED
   ),
 }
+
+# What every student needs besides; nothing has a default outside the configs.
+STUDENT_FIELDS = (
+  "batches",
+  "representation",
+  "stop_grad",
+  "trainable",
+  "decay_mask",
+  "compute_dtype",
+  "remat",
+  "on_error",
+  "mesh",
+)
 
 # (Field, other field, whether a pair of values is fine, what that is called).
 _AT_MOST = (lambda x, y: x <= y, "at most")
@@ -211,7 +248,6 @@ RELATIONS = (
   ("pretrain.warmup_steps", "pretrain.num_steps", *_LESS),
   ("student.warmup_steps", "student.num_steps", *_LESS),
   ("pretrain.num_microbatches", "pretrain.batch_size", *_DIVIDES),
-  ("student.num_microbatches", "student.batch_size", *_DIVIDES),
 )
 
 _MISSING = object()
@@ -262,6 +298,7 @@ def check(config):
       )
   _check_backbones(config)
   _check_teacher(config)
+  _check_student(config)
 
 
 def _get(config, field):
@@ -385,3 +422,65 @@ def _check_teacher(config):
         f" with config.judgments.soft {soft!r} and config.judgments.own_vice"
         f" {own_vice}. Change these, or leave {variant!r} out."
       )
+
+
+def _check_student(config):
+  """Batches can be cut, patterns compile, and there is what is compared."""
+  missing = [
+    f"config.student.{name}"
+    for name in STUDENT_FIELDS
+    if _get(config, f"student.{name}") is _MISSING
+  ]
+  if missing and _get(config, "student.loss") is not _MISSING:
+    raise artifacts.InputError(
+      f"config.student lacks fields: {', '.join(missing)}. Take them over from"
+      " configs/vit_b16.py."
+    )
+  student = {
+    name: _get(config, f"student.{name}")
+    for name in (
+      "batches",
+      "batch_size",
+      "clusters_per_batch",
+      "images_per_cluster",
+      "num_microbatches",
+      "representation",
+      "head_dim",
+      "stop_grad",
+    )
+  }
+  size, what = student["batch_size"], "config.student.batch_size"
+  if student["batches"] == "dense":
+    size = student["clusters_per_batch"] * student["images_per_cluster"]
+    what = "config.student.clusters_per_batch x images_per_cluster"
+  num_parts = student["num_microbatches"]
+  if _MISSING not in (size, num_parts) and size % num_parts:
+    raise artifacts.InputError(
+      f"config.student.num_microbatches is {num_parts}; it must be a divisor of"
+      f" {what}, which is {size}."
+    )
+  for field in ("student.trainable", "student.decay_mask"):
+    for pattern in _items(config, field):
+      try:
+        re.compile(pattern)
+      except re.error as error:
+        raise artifacts.InputError(
+          f"config.{field} is {pattern!r}, which is no regular expression:"
+          f" {error}. Use '.*' for all parameters."
+        ) from error
+  if student["stop_grad"] is True and student["head_dim"] == 0:
+    raise artifacts.InputError(
+      "config.student.stop_grad is True and config.student.head_dim 0: there is"
+      " nothing to train. Set stop_grad to False, or head_dim to 1 or more."
+    )
+  group = "student"
+  if _get(config, "student.backbone.source") == "teacher":
+    group = "features"
+  pool = _get(config, f"{group}.backbone.pool")
+  representation = student["representation"]
+  if representation in ("cls", "cls_patch_mean") and pool in ("gap", "map"):
+    raise artifacts.InputError(
+      f"config.student.representation is {representation!r}, but with"
+      f" config.{group}.backbone.pool {pool!r} there is no class token; use"
+      " pre_logits, head_input or patch_mean."
+    )

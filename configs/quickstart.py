@@ -150,6 +150,11 @@ def get_config(arg=""):
   config.student.loss = "jsd"  # Released default.
   config.student.temperature = 80.0  # 100 at width 768; divides similarities.
   config.student.head_dim = 0  # None; Deviation: see student/model.py.
+  # "dense" uses all cluster-border triplets of clusters_per_batch x
+  # images_per_cluster images a step; "triplet" draws each, as the paper does.
+  config.student.batches = "triplet"
+  config.student.clusters_per_batch = 12  # Images as with triplets.
+  config.student.images_per_cluster = 16
   config.student.batch_size = 64  # Triplets.
   config.student.num_microbatches = 4  # 48 images each; see pretrain.
   config.student.num_steps = 300
@@ -159,6 +164,17 @@ def get_config(arg=""):
   # here, so the pull of the whole run is the same at 10 (paper.md, C).
   config.student.decay_to_init = 10.0
   config.student.clip_norm = 0.0  # No clipping, as released.
+  config.student.representation = "pre_logits"  # What the head reads.
+  config.student.stop_grad = False  # Whether to train the head only.
+  # Patterns of names of parameters: what is updated, what decays to its start.
+  config.student.trainable = ".*"
+  config.student.decay_mask = ".*"
+  config.student.compute_dtype = "float32"  # Of matrix products, or bfloat16.
+  config.student.remat = False  # Compute blocks twice, to save memory.
+  config.student.on_error = "refuse"  # Or "replace" what cannot be decoded.
+  config.student.mesh = ml_collections.ConfigDict()
+  config.student.mesh.fsdp = 1  # Devices that share one copy of the weights.
+  config.student.mesh.tensor = 1  # Devices that share each matrix product.
   config.student.checkpoint_every = 50
 
   config.evaluate = ml_collections.ConfigDict()
@@ -196,6 +212,8 @@ def get_config(arg=""):
     config.triplets.num_train = 2_000
     config.triplets.num_val = 200
     config.student.batch_size = 16
+    config.student.clusters_per_batch = 4
+    config.student.images_per_cluster = 4
     config.student.num_steps = 12
     config.student.warmup_steps = 2
     config.student.checkpoint_every = 5

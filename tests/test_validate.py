@@ -16,8 +16,11 @@ from alignet_jax.images import sources, world
 from alignet_jax.judgments import stage as judgments_stage
 from alignet_jax.judgments.vice import model as vice
 from alignet_jax.student import losses
+from alignet_jax.student import model as student_model
+from alignet_jax.student import settings as student_settings
 from alignet_jax.student import stage as student_stage
 from alignet_jax.teacher import stage as teacher_stage
+from alignet_jax.triplets import batches
 from alignet_jax.triplets import stage as triplets_stage
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -86,6 +89,19 @@ def test_a_config_without_the_fields_passes():
     ("teacher.num_folds", "-1", "is -1; allowed are numbers: 0 or more"),
     ("student.loss", "jds", "'jds', which is not known. Did you mean 'jsd'[?]"),
     ("student.variants", "alined", "Did you mean 'aligned'[?]"),
+    ("student.batches", "dens", "'dens', which .* Did you mean 'dense'[?]"),
+    ("student.images_per_cluster", "1", "is 1; allowed are numbers: 2 or more"),
+    ("student.mesh.fsdp", "0", "fsdp is 0; allowed are numbers: 1 or more"),
+    ("student.representation", "pooled", "Did you mean 'pre_logits'[?]|There"),
+    (
+      "student.representation",
+      "cls",
+      "pool 'gap' there is no class token; use",
+    ),
+    ("student.compute_dtype", "float16", "Did you mean 'bfloat16'[?]"),
+    ("student.on_error", "skip", "There are: refuse, replace"),
+    ("student.trainable", "(", "is '[(]', which is no regular expression"),
+    ("student.stop_grad", "true", "head_dim 0: there is nothing to train"),
     ("judgments.source", "thing", "Did you mean 'things'[?]"),
     ("judgments.soft", "none", "'soft', whose targets are not made"),
     ("features.backbone.num_heads", "5", "a divisor of config.features"),
@@ -146,6 +162,27 @@ def test_a_backbone_without_a_name_needs_all_its_sizes():
     validate.check(config)
 
 
+def test_parts_of_a_dense_batch_are_those_of_its_images():
+  dense = {"student.batches": "dense", "student.clusters_per_batch": "3"}
+  dense["student.images_per_cluster"] = "5"
+  with pytest.raises(
+    artifacts.InputError,
+    match="is 4; it must be a divisor of .*clusters_per_batch x images_per_"
+    "cluster, which is 15",
+  ):
+    validate.check(_load("quickstart.py", dense))
+  validate.check(
+    _load("quickstart.py", dense | {"student.num_microbatches": "5"})
+  )
+
+
+def test_a_student_without_a_field_is_told_which():
+  config = _load("quickstart.py").copy_and_resolve_references().unlock()
+  del config.student.mesh
+  with pytest.raises(artifacts.InputError, match="lacks .*config.student.mesh"):
+    validate.check(config)
+
+
 def test_selection_by_objects_needs_folds():
   overrides = {"teacher.num_folds": "0", "teacher.selection": "objects"}
   with pytest.raises(artifacts.InputError, match="'objects'; .* 2 or more[.]"):
@@ -191,6 +228,10 @@ def test_the_names_are_those_of_the_modules():
     "student.backbone.name": tuple(families.known_names()),
     "student.backbone.pool": ("", *vit.POOLS, vit.CLS_PATCH_MEAN),
     "student.backbone.preprocessing": backbone_stage.PREPROCESSINGS,
+    "student.batches": student_settings.BATCHES,
+    "student.representation": student_model.REPRESENTATIONS,
+    "student.compute_dtype": student_settings.COMPUTE_DTYPES,
+    "student.on_error": batches.ON_ERROR,
   }
 
 

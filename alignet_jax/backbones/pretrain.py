@@ -58,7 +58,7 @@ def run(context, model):
     jax.random.key(config.seed), jnp.zeros([1, size, size, 3])
   )["params"]
   mesh = sharding.make_mesh()
-  state = sharding.replicate(PretrainState(params, tx.init(params)), mesh)
+  state = sharding.place(PretrainState(params, tx.init(params)), mesh)
 
   def make_batches(start_step):
     stream = zlib.crc32(b"pretrain")

@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from alignet_jax import artifacts
-from alignet_jax.backbones import weights
+from alignet_jax.backbones import vit, weights
+
+# Vectors that a ViT has for an image; the last two with a class token only.
+REPRESENTATIONS = (
+  "pre_logits",
+  "head_input",
+  "patch_mean",
+  "cls",
+  vit.CLS_PATCH_MEAN,
+)
 
 
 class Student(nn.Module):
@@ -30,12 +39,16 @@ class Student(nn.Module):
       representation itself is compared. `Deviation:` for backbones so small
       that a head alone can learn the teacher's transform, which would leave
       the backbone as it was.
-    representation: The output of the backbone, f32[b d], that the head reads.
+    representation: The output of the backbone, f32[b d], that the head reads;
+      "cls_patch_mean" is "cls" and "patch_mean", one after the other.
+    stop_grad: Whether the gradient ends at the head, so that nothing else is
+      trained, as with the released flag of that name.
   """
 
   backbone: nn.Module
   head_dim: int
   representation: str = "pre_logits"
+  stop_grad: bool = False
 
   @nn.compact
   def __call__(self, image):
@@ -49,19 +62,34 @@ class Student(nn.Module):
       "triplet_logits" added, which is what the release calls them.
     """
     _, out = self.backbone(image)
-    if self.representation not in out:
-      raise artifacts.InputError(
-        f"The backbone has no output {self.representation!r}; it has "
-        f"{', '.join(out)}."
-      )
-    x = out[self.representation].astype(jnp.float32)
-    if x.ndim != 2:
-      raise artifacts.InputError(
-        f"The backbone's output {self.representation!r} has shape "
-        f"{list(x.shape)}; the triplet head needs one vector per image."
-      )
+    x = self._represent(out).astype(jnp.float32)
+    if self.stop_grad:
+      x = jax.lax.stop_gradient(x)
     z = nn.Dense(self.head_dim, name="triplet_head")(x) if self.head_dim else x
     return z, {**out, "triplet_logits": z}
+
+  def _represent(self, out):
+    """The vectors that are compared, of any float type."""
+    if self.representation == vit.CLS_PATCH_MEAN and "cls" in out:
+      return jnp.concatenate([out["cls"], out["patch_mean"]], axis=-1)
+    x = out.get(self.representation)
+    if x is not None and x.ndim == 2:
+      return x
+    vectors = [
+      name for name, value in out.items() if getattr(value, "ndim", 0) == 2
+    ]
+    if "cls" in vectors:
+      vectors.append(vit.CLS_PATCH_MEAN)
+    problem = "there is none of this name"
+    if x is not None:
+      problem = (
+        f"it has shape {list(x.shape)}, and the triplet head needs one vector"
+        " per image"
+      )
+    raise artifacts.InputError(
+      f"The backbone has no output {self.representation!r} to compare:"
+      f" {problem}. Those that can be compared are {', '.join(vectors)}."
+    )
 
 
 def init_params(

@@ -13,11 +13,17 @@ Usage:
   opt_state = tx.init(params)
 """
 
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from alignet_jax import artifacts
+
+# Pattern that is found in every name.
+ALL = ".*"
 
 
 class DecayToInitState(NamedTuple):
@@ -95,6 +101,8 @@ def make_optimizer(
   b2=0.999,
   eps=1e-8,
   clip_norm=0.0,
+  trainable=ALL,
+  decay_mask=ALL,
 ):
   """Makes the student's optimiser; defaults are those of the released configs.
 
@@ -107,19 +115,68 @@ def make_optimizer(
     b2: Adam's decay of the mean squared gradient.
     eps: Adam's summand of the denominator.
     clip_norm: Largest global norm of the gradient, or 0 for no limit.
+    trainable: Pattern, looked for in the "/"-joined name of a parameter, of
+      those that are updated. The others have no moments and no anchor.
+    decay_mask: Pattern of those that decay to their initial value, of these.
 
   Returns:
-    `optax.GradientTransformation`.
+    `optax.GradientTransformation`. Its `init` raises `artifacts.InputError` for
+    a pattern that no parameter has.
   """
   schedule = warmup_cosine(
     lr=lr, warmup_steps=warmup_steps, num_steps=num_steps
   )
-  return optax.chain(
+  decay = add_decay_to_init(decay_to_init)
+  if decay_mask != ALL:
+    decay = optax.masked(decay, lambda x: named(x, decay_mask, "decay_mask"))
+  tx = optax.chain(
     optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
     optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-    add_decay_to_init(decay_to_init),
+    decay,
     optax.scale_by_learning_rate(schedule),
   )
+  if trainable == ALL:
+    return tx
+  return optax.partition(
+    {"trained": tx, "frozen": optax.set_to_zero()},
+    lambda params: jax.tree.map(
+      lambda found: "trained" if found else "frozen",
+      named(params, trainable, "trainable"),
+    ),
+  )
+
+
+def named(params, pattern, field="The pattern"):
+  """Says of each parameter whether its name has a pattern.
+
+  Args:
+    params: Tree of anything.
+    pattern: Regular expression, looked for in the "/"-joined names.
+    field: What the pattern is called.
+
+  Returns:
+    Tree of bool.
+
+  Raises:
+    artifacts.InputError: None has it.
+  """
+
+  def has(path, _):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return bool(re.search(pattern, name))
+
+  found = jax.tree_util.tree_map_with_path(has, params)
+  if not any(jax.tree.leaves(found)):
+    names = [
+      jax.tree_util.keystr(path, simple=True, separator="/")
+      for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    raise artifacts.InputError(
+      f"{field} is {pattern!r}, which is found in the name of no parameter; use"
+      f" {ALL!r} for all of them. There are {', '.join(names[:4])} and"
+      f" {max(0, len(names) - 4)} more."
+    )
+  return found
 
 
 def anchor(opt_state):
@@ -129,8 +186,51 @@ def anchor(opt_state):
     opt_state: State of `make_optimizer`, or of any chain with such a decay.
 
   Returns:
-    Tree like the parameters, or None where there is no such decay.
+    Tree like the parameters, or None where there is no such decay. Where a
+    parameter does not decay, `optax.MaskedNode` stands for it.
   """
   is_ours = lambda node: isinstance(node, DecayToInitState)  # noqa: E731
   nodes = jax.tree.leaves(opt_state, is_leaf=is_ours)
   return next((node.anchor for node in nodes if is_ours(node)), None)
+
+
+def distance(params, opt_state):
+  """How far parameters are from the anchor.
+
+  Args:
+    params: Tree of f32 arrays.
+    opt_state: State of the optimiser.
+
+  Returns:
+    f32[], Euclidean over all parameters that decay; None where none does.
+  """
+  initial = anchor(opt_state)
+  if initial is None:
+    return None
+  is_masked = lambda node: isinstance(node, optax.MaskedNode)  # noqa: E731
+  squares = jax.tree.map(
+    lambda a, x: 0.0 if is_masked(a) else jnp.sum(jnp.square(x - a)),
+    initial,
+    params,
+    is_leaf=is_masked,
+  )
+  return jnp.sqrt(sum(jax.tree.leaves(squares)))
+
+
+def check_anchor(opt_state, decay_to_init):
+  """Refuses a state that cannot decay as it should.
+
+  Args:
+    opt_state: State of the optimiser before the first step.
+    decay_to_init: Strength of the decay.
+
+  Raises:
+    artifacts.InputError: The decay is more than 0 and there is no anchor.
+  """
+  if decay_to_init > 0 and anchor(opt_state) is None:
+    raise artifacts.InputError(
+      f"config.student.decay_to_init is {decay_to_init}, but the state of the"
+      " optimiser holds no initial weights to decay to. Make it by"
+      " make_optimizer(...).init(params) from the pretrained weights, or set"
+      " the decay to 0."
+    )

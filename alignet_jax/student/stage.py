@@ -13,9 +13,13 @@ from alignet_jax import artifacts, loop
 from alignet_jax.backbones import stage as backbone_stage
 from alignet_jax.backbones import weights as weights_lib
 from alignet_jax.images import sources
-from alignet_jax.student import losses, optimizer, sharding, train
+from alignet_jax.student import embedder, sharding
 from alignet_jax.student import model as model_lib
-from alignet_jax.triplets import dataset, files
+from alignet_jax.student import settings as settings_lib
+from alignet_jax.triplets import dataset, dense_batches, dense_files, files
+
+# Where evaluations look for it.
+Embedder = embedder.Embedder
 
 # Name of the student to the folder of its triplets.
 TRANSFORMS = {"aligned": "aligned", "control": "untransformed"}
@@ -44,43 +48,34 @@ def run_student(context):
       f"config.student.variants names {sorted(unknown)}; known are "
       f"{', '.join(TRANSFORMS)}."
     )
-  try:
-    loss_fn = losses.get_loss(settings.loss)
-  except ValueError as error:
-    raise artifacts.InputError(f"config.student.loss: {error}") from error
+  mesh = settings_lib.make_mesh(settings)
+  settings_lib.check_batches(settings, mesh)
   backbone, params = _base(context)
-  model = backbone_stage.make_model(backbone)
+  size = backbone["size"]
+  student = settings_lib.make_student(
+    backbone_stage.make_model(backbone), settings, image_size=size
+  )
+  tx = settings_lib.make_optimizer(settings)
+  # One for all variants, so that the step is compiled once.
+  step_fn = settings_lib.make_step(
+    settings,
+    student,
+    tx,
+    value_range=backbone_stage.scaling(backbone),
+    mesh=mesh,
+  )
   weights_lib.save(context.out / "base.npz", params)
   artifacts.write_json(context.out / "backbone.json", backbone)
   images = _open_collection(context, backbone)
-  student = model_lib.Student(backbone=model, head_dim=settings.head_dim)
-  tx = optimizer.make_optimizer(
-    lr=settings.lr,
-    warmup_steps=settings.warmup_steps,
-    num_steps=settings.num_steps,
-    decay_to_init=settings.decay_to_init,
-    clip_norm=settings.clip_norm,
-  )
-  # One for all variants, so that the step is compiled once.
-  step_fn = functools.partial(
-    train.train_step,
-    model=student,
-    tx=tx,
-    loss_fn=loss_fn,
-    temperature=settings.temperature,
-    value_range=backbone_stage.scaling(backbone),
-    num_microbatches=settings.num_microbatches,
-  )
   params = model_lib.init_params(
-    jax.random.key(context.config.seed),
-    student,
-    params,
-    image_size=backbone["size"],
+    jax.random.key(context.config.seed), student, params, image_size=size
   )
+  for line in sharding.table(params, mesh):
+    context.log(line)
   metrics, rows = {}, []
   for variant in settings.variants:
-    state = train.init_state(params, tx)
-    trained, history = _train(context, variant, state, step_fn, images)
+    state = settings_lib.make_state(params, tx, settings, mesh)
+    trained, history = _train(context, variant, state, step_fn, images, mesh)
     weights_lib.save(context.out / f"{variant}.npz", trained["backbone"])
     if "triplet_head" in trained:
       weights_lib.save(
@@ -134,34 +129,17 @@ def _open_collection(context, backbone):
   return images
 
 
-def _train(context, variant, state, step_fn, images):
+def _train(context, variant, state, step_fn, images, mesh):
   """Trains one student; returns its parameters and history."""
   settings = context.config.student
-  mesh = sharding.make_mesh()
-  state = sharding.replicate(state, mesh)
-  labelled = files.read(
-    files.path_of(
-      context.inputs["triplets"],
-      TRANSFORMS[variant],
-      "train",
-      context.config.triplets.sampling,
-    ),
-    num_images=len(images),
-  )
+  open_batches, fields = _open_batches(context, variant, images, mesh)
 
   def make_batches(start_step):
-    batches = dataset.make_dataset(
-      labelled.indices,
-      labelled.pair_sims,
-      images,
-      batch_size=settings.batch_size,
-      seed=context.config.seed,
-      start_step=start_step,
-      num_steps=settings.num_steps - start_step,
+    batches = open_batches(
+      start_step=start_step, num_steps=settings.num_steps - start_step
     )
     for batch in batches:
-      fields = {k: batch[k] for k in ("image", "target_logprobs")}
-      yield sharding.shard_batch(fields, mesh)
+      yield sharding.shard_batch({k: batch[k] for k in fields}, mesh)
 
   state, history = loop.train(
     state,
@@ -173,7 +151,55 @@ def _train(context, variant, state, step_fn, images):
     label=f"student {variant}",
     log=context.log,
   )
-  return jax.device_get(state.params), history
+  return sharding.gather(state.params), history
+
+
+def _open_batches(context, variant, images, mesh):
+  """What makes the batches of some steps, and the fields that a step takes."""
+  settings = context.config.student
+  host_index, num_hosts = sharding.batch_share(mesh)
+  common = {
+    "seed": context.config.seed,
+    "host_index": host_index,
+    "num_hosts": num_hosts,
+    "on_error": settings.on_error,
+  }
+  folder = context.inputs["triplets"]
+  if settings.batches == "dense":
+    teacher = dense_files.read(folder / TRANSFORMS[variant])
+    features = artifacts.read_npy(
+      context.inputs["features"] / "collection.npy", mmap=True
+    )
+    open_batches = functools.partial(
+      dense_batches.make_dataset,
+      teacher.cluster_ids,
+      features,
+      images,
+      transform=teacher.transform,
+      temperature=teacher.temperature,
+      clusters_per_batch=settings.clusters_per_batch,
+      images_per_cluster=settings.images_per_cluster,
+      **common,
+    )
+    return open_batches, ("image", "teacher_sims")
+  labelled = files.read(
+    files.path_of(
+      folder,
+      TRANSFORMS[variant],
+      "train",
+      context.config.triplets.sampling,
+    ),
+    num_images=len(images),
+  )
+  open_batches = functools.partial(
+    dataset.make_dataset,
+    labelled.indices,
+    labelled.pair_sims,
+    images,
+    batch_size=settings.batch_size,
+    **common,
+  )
+  return open_batches, ("image", "target_logprobs")
 
 
 def _write_csv(path, rows):
@@ -182,35 +208,3 @@ def _write_csv(path, rows):
   lines = [",".join(names)]
   lines += [",".join(str(row[name]) for name in names) for row in rows]
   artifacts.write_text(path, "\n".join(lines) + "\n")
-
-
-class Embedder:
-  """Computes pooled features with the students of a finished stage."""
-
-  def __init__(self, directory):
-    """Reads the architecture; `directory` is the artefact of the stage."""
-    self._directory = directory
-    self._backbone = artifacts.read_json(directory / "backbone.json")
-    self._model = backbone_stage.make_model(self._backbone)
-
-  @property
-  def size(self):
-    """Height and width in pixels that the students take."""
-    return self._backbone["size"]
-
-  def has(self, name):
-    """Whether there is a student "base", "aligned" or "control"."""
-    return (self._directory / f"{name}.npz").exists()
-
-  def __call__(self, name, images, *, batch_size):
-    """Returns f32[n d] for a collection of images."""
-    path = self._directory / f"{name}.npz"
-    params = weights_lib.unflatten(weights_lib.read(path))
-    return backbone_stage.extract(
-      self._model,
-      params,
-      images,
-      backbone=self._backbone,
-      batch_size=batch_size,
-      label=f"{name}: {len(images)} images",
-    )

@@ -77,14 +77,83 @@ def epoch_rows(step, *, num_triplets, batch_size, seed):
   return rows, ORDERS[orders], place < num_triplets
 
 
+def check_on_error(on_error):
+  """Refuses what `ON_ERROR` does not name."""
+  if on_error not in ON_ERROR:
+    raise artifacts.InputError(
+      f"on_error is {on_error!r}; known are {', '.join(ON_ERROR)}."
+    )
+
+
+def share_of(size, host_index, num_hosts, *, unit):
+  """Which part of each batch a host makes.
+
+  Args:
+    size: Of the batch of all hosts, in `unit`s.
+    host_index: Which of the hosts this is.
+    num_hosts: How many there are.
+    unit: What a batch is made of, in the plural.
+
+  Returns:
+    slice of [0, size).
+
+  Raises:
+    artifacts.InputError: The batch cannot be cut so, or there is no such host.
+  """
+  if size < 1 or size % num_hosts:
+    raise artifacts.InputError(
+      f"A batch of {size} {unit} cannot be cut into {num_hosts} equal"
+      " shares, one per host: make the batch size a multiple of that."
+    )
+  if not 0 <= host_index < num_hosts:
+    raise artifacts.InputError(
+      f"host_index is {host_index}; expected at least 0 and less than"
+      f" num_hosts, {num_hosts}."
+    )
+  share = size // num_hosts
+  return slice(host_index * share, (host_index + 1) * share)
+
+
+def find_broken(images, items, broken):
+  """Decodes images one by one to find those that cannot be.
+
+  Args:
+    images: A collection.
+    items: int[...] images, of which one could not be loaded.
+    broken: Dict from image to why; gets those found.
+
+  Returns:
+    Whether one was found that was not known.
+  """
+  if not hasattr(images, "decode"):
+    return False
+  num_known = len(broken)
+  for item in np.unique(items).tolist():
+    try:
+      images.decode(images.read(item), item)
+    except artifacts.InputError as error:
+      broken[item] = str(error)
+  return len(broken) > num_known
+
+
 class Batches:
   """Makes any batch of one stream; nothing is kept from batch to batch.
 
   Attributes:
+    fields: dtype of each field of a batch but the images.
+    shape: Of the items of a batch, -1 for its share.
     images: The collection.
     num_items: Images per batch of this host, three for each triplet.
     broken: Dict from each image that was found broken to why.
   """
+
+  fields = {
+    "target_logprobs": "float32",
+    "index": "int64",
+    "mask": "bool",
+    "replaced": "bool",
+  }
+  shape = (-1, 3)
 
   def __init__(
     self,
@@ -100,29 +169,15 @@ class Batches:
     one_epoch=False,
   ):
     """Describes the stream; reads no image. See `dataset.make_dataset`."""
-    if on_error not in ON_ERROR:
-      raise artifacts.InputError(
-        f"on_error is {on_error!r}; known are {', '.join(ON_ERROR)}."
-      )
-    if batch_size < 1 or batch_size % num_hosts:
-      raise artifacts.InputError(
-        f"A batch of {batch_size} triplets cannot be cut into {num_hosts} equal"
-        " shares, one per host: make the batch size a multiple of that."
-      )
-    if not 0 <= host_index < num_hosts:
-      raise artifacts.InputError(
-        f"host_index is {host_index}; expected at least 0 and less than"
-        f" num_hosts, {num_hosts}."
-      )
+    check_on_error(on_error)
+    self._share = share_of(batch_size, host_index, num_hosts, unit="triplets")
     if not len(indices):
       raise artifacts.InputError("There is no triplet to make a batch of.")
     self.images = images
     self.broken = {}
     self._indices, self._pair_sims = indices, pair_sims
     self._batch_size, self._seed = batch_size, seed
-    share = batch_size // num_hosts
-    self._share = slice(host_index * share, (host_index + 1) * share)
-    self.num_items = 3 * share
+    self.num_items = 3 * (self._share.stop - self._share.start)
     self._on_error, self._one_epoch = on_error, one_epoch
 
   def plan(self, step):
@@ -158,7 +213,7 @@ class Batches:
         if not self.note_broken(items):
           raise
         continue
-      return {"image": image.reshape(-1, 3, *image.shape[1:]), **fields}
+      return {"image": image.reshape(*self.shape, *image.shape[1:]), **fields}
 
   def note_broken(self, items):
     """Looks for broken images, if these shall be replaced.
@@ -169,15 +224,9 @@ class Batches:
     Returns:
       Whether there is a batch without them to be made instead.
     """
-    if self._on_error == "refuse" or not hasattr(self.images, "decode"):
+    if self._on_error == "refuse":
       return False
-    num_known = len(self.broken)
-    for item in np.unique(items).tolist():
-      try:
-        self.images.decode(self.images.read(item), item)
-      except artifacts.InputError as error:
-        self.broken[item] = str(error)
-    return len(self.broken) > num_known
+    return find_broken(self.images, items, self.broken)
 
   def _rows(self, step):
     where = {

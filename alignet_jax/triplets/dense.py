@@ -27,28 +27,70 @@ import numpy as np
 from alignet_jax.triplets import lloyd, sampling
 
 
-def batches(
-  cluster_ids,
-  num_batches,
-  seed,
-  *,
-  clusters_per_batch,
-  images_per_cluster,
-  start=0,
-):
+class Sampler:
   """Draws the images of batches; batch i is a function of (seed, i).
 
   The clusters are uniform over the ordered choices of P distinct ones among
   those with K images or more, the images of each uniform over the ordered
   choices of K distinct ones of its images.
+  """
+
+  def __init__(
+    self, cluster_ids, seed, *, clusters_per_batch, images_per_cluster
+  ):
+    """Sorts the images by cluster; draws nothing yet.
+
+    Args:
+      cluster_ids: int[n], each at least 0.
+      seed: int or a sequence of them.
+      clusters_per_batch: P, at least 2.
+      images_per_cluster: K, at least 2.
+
+    Raises:
+      ValueError: P or K is less than 2, or there are less than P such clusters.
+    """
+    for name, value in (
+      ("clusters_per_batch", clusters_per_batch),
+      ("images_per_cluster", images_per_cluster),
+    ):
+      if value < 2:
+        raise ValueError(f"{name} is {value}; it must be at least 2.")
+    self._groups = sampling.Groups(cluster_ids)
+    self._large = self._groups.with_at_least(images_per_cluster)
+    if len(self._large) < clusters_per_batch:
+      raise ValueError(
+        f"Dense batches need {clusters_per_batch} clusters with"
+        f" {images_per_cluster} images or more; there are {len(self._large)}."
+      )
+    self._seed = seed
+    self._shape = (clusters_per_batch, images_per_cluster)
+
+  def draw(self, num_batches, *, start=0):
+    """The images of batches start, start + 1, ..., int64[b P K]."""
+    width = self._shape[0] * self._shape[1]
+    images = sampling.draw_chunks(
+      self._draw, num_batches, self._seed, start, width=width
+    )
+    return images.reshape(-1, *self._shape)
+
+  def _draw(self, number):
+    groups, images = self._groups, []
+    for place in sampling.distinct(number, len(self._large), self._shape[0]):
+      group = self._large[place]
+      members = sampling.distinct(number, groups.counts[group], self._shape[1])
+      images.extend(groups.member(group, member) for member in members)
+    return tuple(images)
+
+
+def batches(cluster_ids, num_batches, seed, *, start=0, **sizes):
+  """Draws the images of batches.
 
   Args:
     cluster_ids: int[n], each at least 0.
     num_batches: b, how many batches to draw.
     seed: int or a sequence of them.
-    clusters_per_batch: P, at least 2.
-    images_per_cluster: K, at least 2.
     start: Index of the first batch to draw.
+    **sizes: `clusters_per_batch` P and `images_per_cluster` K of `Sampler`.
 
   Returns:
     int64[b P K] rows of `cluster_ids`.
@@ -56,33 +98,23 @@ def batches(
   Raises:
     ValueError: P or K is less than 2, or there are less than P such clusters.
   """
-  for name, value in (
-    ("clusters_per_batch", clusters_per_batch),
-    ("images_per_cluster", images_per_cluster),
-  ):
-    if value < 2:
-      raise ValueError(f"{name} is {value}; it must be at least 2.")
-  groups = sampling.Groups(cluster_ids)
-  large = groups.with_at_least(images_per_cluster)
-  if len(large) < clusters_per_batch:
-    raise ValueError(
-      f"Dense batches need {clusters_per_batch} clusters with"
-      f" {images_per_cluster} images or more; there are {len(large)}."
-    )
+  return Sampler(cluster_ids, seed, **sizes).draw(num_batches, start=start)
 
-  def draw(number):
-    images = []
-    for place in sampling.distinct(number, len(large), clusters_per_batch):
-      group = large[place]
-      members = sampling.distinct(
-        number, groups.counts[group], images_per_cluster
-      )
-      images.extend(groups.member(group, member) for member in members)
-    return tuple(images)
 
-  width = clusters_per_batch * images_per_cluster
-  images = sampling.draw_chunks(draw, num_batches, seed, start, width=width)
-  return images.reshape(-1, clusters_per_batch, images_per_cluster)
+def pairs(clusters_per_batch, images_per_cluster):
+  """All pairs of images of one cluster, cluster after cluster.
+
+  Args:
+    clusters_per_batch: P.
+    images_per_cluster: K.
+
+  Returns:
+    int32[P K (K - 1) / 2 2] places in the batch, the lower one first.
+  """
+  places = itertools.combinations(range(images_per_cluster), 2)
+  starts = images_per_cluster * np.arange(clusters_per_batch, dtype=np.int32)
+  of_one = np.array(list(places), np.int32)
+  return (starts[:, None, None] + of_one[None]).reshape(-1, 2)
 
 
 def triplets(clusters_per_batch, images_per_cluster):
@@ -97,16 +129,12 @@ def triplets(clusters_per_batch, images_per_cluster):
     cluster, then an image of another; t = P (P - 1) K * K (K - 1) / 2.
   """
   size = images_per_cluster
-  pairs = np.array(list(itertools.combinations(range(size), 2)))
-  pairs = (size * np.arange(clusters_per_batch))[:, None, None] + pairs
-  places = np.arange(clusters_per_batch * size)
+  num_images = clusters_per_batch * size
   parts = []
-  for cluster, pairs_of_cluster in enumerate(pairs):
-    others = places[places // size != cluster]
-    part = np.empty((len(pairs_of_cluster), len(others), 3), np.int32)
-    part[..., :2] = pairs_of_cluster[:, None]
-    part[..., 2] = others
-    parts.append(part.reshape(-1, 3))
+  for pair in pairs(clusters_per_batch, size):
+    others = np.arange(num_images, dtype=np.int32)
+    others = others[others // size != pair[0] // size]
+    parts.append(np.stack([*np.broadcast_arrays(*pair, others)], axis=-1))
   return np.concatenate(parts)
 
 

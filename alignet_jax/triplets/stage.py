@@ -10,7 +10,7 @@ import numpy as np
 
 from alignet_jax import artifacts
 from alignet_jax.teacher import transform as transform_lib
-from alignet_jax.triplets import files, kmeans, labels, sampling
+from alignet_jax.triplets import dense_files, files, kmeans, labels, sampling
 
 REPRESENTATIONS = ("aligned", "untransformed")
 
@@ -74,7 +74,8 @@ def run_triplets(context):
   """Draws triplets and labels them with the teacher's similarities.
 
   Reads `features`, `teacher` and `clusters`; writes, for both representations,
-  `{representation}/{train,val}_{sampling}.npz` (see `files.py`).
+  `{representation}/{train,val}_{sampling}.npz` (see `files.py`) and
+  `{representation}/dense.npz` (see `dense_files.py`).
 
   `Deviation:` the released control takes raw dot products as they are. With
   most backbones these are far too large or too small for a softmax at
@@ -125,6 +126,12 @@ def run_triplets(context):
     for split, (indices, pair_sims) in labelled.items():
       path = files.path_of(context.out, name, split, settings.sampling)
       files.write(path, indices, pair_sims / np.float32(temperature))
+    dense_files.write(
+      context.out / name,
+      cluster_ids=clusters["cluster_ids"],
+      transform=_transform(context) if name == "aligned" else None,
+      temperature=temperature,
+    )
     context.log(
       f"{name}: {settings.num_train} + {settings.num_val}"
       f" {settings.sampling} triplets, mean target entropy {entropy:.3f} nats"
@@ -138,8 +145,12 @@ def _features(context, representation):
   features = artifacts.read_npy(context.inputs["features"] / "collection.npy")
   if representation == "untransformed":
     return features
+  return np.asarray(_transform(context).apply(features))
+
+
+def _transform(context):
   path = context.inputs["teacher"] / "transform.npz"
-  return np.asarray(transform_lib.AffineTransform.load(path).apply(features))
+  return transform_lib.AffineTransform.load(path)
 
 
 def _control_temperature(settings, pair_sims, aligned_entropy):

@@ -17,14 +17,6 @@ import numpy as np
 from alignet_jax import artifacts
 from alignet_jax.images import graph
 
-# dtype of each field of a batch but the images.
-_FIELDS = {
-  "target_logprobs": "float32",
-  "index": "int64",
-  "mask": "bool",
-  "replaced": "bool",
-}
-
 
 def iterate(
   batches,
@@ -38,7 +30,7 @@ def iterate(
   """Gives the batches of several steps in turn.
 
   Args:
-    batches: `batches.Batches`.
+    batches: `batches.Batches` or `dense_batches.DenseBatches`.
     start_step: First step.
     stop_step: Step after the last one.
     num_parallel_batches: See `dataset.make_dataset`.
@@ -46,7 +38,7 @@ def iterate(
     num_prefetched: Likewise.
 
   Yields:
-    Dicts as of `dataset.make_batch`.
+    Dicts as of `batches.make`.
 
   Raises:
     Whatever loading an image raised, when the batch that needs it is due.
@@ -76,13 +68,13 @@ def iterate(
     except Exception as error:
       failures[int(step)] = error
       raise
-    return batch["image"], *(batch[name] for name in _FIELDS)
+    return batch["image"], *(batch[name] for name in batches.fields)
 
   def make_in_graph(step):
     image, *fields = tf.numpy_function(
-      make, [step], ["uint8", *_FIELDS.values()]
+      make, [step], ["uint8", *batches.fields.values()]
     )
-    return {"image": image, **dict(zip(_FIELDS, fields, strict=True))}
+    return {"image": image, **dict(zip(batches.fields, fields, strict=True))}
 
   dataset = tf.data.Dataset.range(start_step, stop_step)
   dataset = dataset.map(
@@ -128,7 +120,7 @@ class _Files:
   def fields(self, step):
     """For each item of a batch its place in what `read` gave; the fields."""
     inverse, fields = self._fields.pop(int(step))
-    return inverse, *(fields[name] for name in _FIELDS)
+    return inverse, *(fields[name] for name in self.batches.fields)
 
   def make_slowly(self, step):
     """The batch by Python alone, after TensorFlow refused an image of it."""
@@ -221,6 +213,7 @@ def _make_files_dataset(
   import tensorflow as tf
 
   size, num_items = files.batches.images.size, files.batches.num_items
+  dtypes, shape = files.batches.fields, files.batches.shape
 
   def read(step):
     data, kind = tf.numpy_function(files.read, [step], ["string", "int32"])
@@ -234,14 +227,14 @@ def _make_files_dataset(
 
   def finish(step, square):
     inverse, *fields = tf.numpy_function(
-      files.fields, [step], ["int64", *_FIELDS.values()]
+      files.fields, [step], ["int64", *dtypes.values()]
     )
     in_place = tf.reduce_all(inverse == tf.range(num_items, dtype=tf.int64))
     image = tf.cond(
       in_place, lambda: square, lambda: tf.gather(square, inverse)
     )
-    image = tf.reshape(image, [-1, 3, size, size, 3])
-    return {"image": image, **dict(zip(_FIELDS, fields, strict=True))}
+    image = tf.reshape(image, [*shape, size, size, 3])
+    return {"image": image, **dict(zip(dtypes, fields, strict=True))}
 
   steps = tf.data.Dataset.range(start_step, stop_step)
   squares = (

@@ -215,7 +215,7 @@ def test_device_count_changes_nothing_but_rounding(
 
   def run(devices, **settings):
     mesh = sharding.make_mesh(devices=devices, **settings)
-    state = sharding.replicate(start, mesh)
+    state = sharding.place(start, mesh)
     history = []
     for batch in batches:
       placed = sharding.shard_batch(batch, mesh)
@@ -232,56 +232,11 @@ def test_device_count_changes_nothing_but_rounding(
 
 
 def test_state_that_was_placed_is_not_the_callers(np_rng):
-  """The step spends its state; the arrays given to `replicate` stay."""
+  """The step spends its state; the arrays given to `place` stay."""
   params = {"w": jnp.arange(3.0)}
-  placed = sharding.replicate(params, sharding.make_mesh())
+  placed = sharding.place(params, sharding.make_mesh())
   placed["w"].delete()
   np.testing.assert_array_equal(params["w"], [0, 1, 2])
-
-
-def test_mesh_has_the_axes_and_the_rest_is_data():
-  devices = jax.devices()
-  mesh = sharding.make_mesh(fsdp=1, tensor=1)
-  assert mesh.shape == {"data": len(devices), "fsdp": 1, "tensor": 1}
-  if len(devices) == 8:
-    mesh = sharding.make_mesh(fsdp=2, tensor=2)
-    assert mesh.shape == {"data": 2, "fsdp": 2, "tensor": 2}
-
-
-def test_first_rule_that_is_found_decides():
-  spec = jax.sharding.PartitionSpec
-  rules = (("MlpBlock_0/.*kernel$", spec("fsdp")), ("", spec()))
-  name = "params/backbone/Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel"
-  assert sharding.spec(name, rules) == spec("fsdp")
-  assert sharding.spec(name.replace("kernel", "bias"), rules) == spec()
-  assert sharding.spec("opt_state/1/mu/backbone/cls") == spec()
-
-
-def test_rules_place_moments_and_anchor_like_their_parameter(np_rng):
-  if len(jax.devices()) < 2:
-    pytest.skip("needs 2 devices")
-  mesh = sharding.make_mesh(fsdp=2, devices=jax.devices()[:2])
-  spec = jax.sharding.PartitionSpec
-  rules = ((r"dense/kernel$", spec("fsdp")), ("", spec()))
-  state = sharding.replicate(make_state(np_rng), mesh, rules)
-  anchor = optimizer.anchor(state.opt_state)
-  for tree in (state.params, state.opt_state[1].mu, anchor):
-    assert tree["backbone"]["dense"]["kernel"].sharding.spec == spec("fsdp")
-    assert tree["triplet_head"]["kernel"].sharding.spec == spec()
-
-
-@pytest.mark.parametrize("settings", [{"fsdp": 3}, {"tensor": 3}, {"fsdp": 0}])
-def test_devices_that_cannot_be_arranged_are_refused(settings):
-  with pytest.raises(artifacts.InputError, match="devices cannot be arranged"):
-    sharding.make_mesh(devices=jax.devices()[:1] * 2, **settings)
-
-
-def test_batches_that_cannot_be_spread_are_refused(np_rng):
-  if len(jax.devices()) < 2:
-    pytest.skip("needs 2 devices")
-  mesh = sharding.make_mesh(devices=jax.devices()[:2])
-  with pytest.raises(artifacts.InputError, match="batch of 7.*over 2 devices"):
-    sharding.shard_batch(make_batch(np_rng, b=7), mesh)
 
 
 def test_partial_application_hits_the_same_compilation(np_rng):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignet_jax import artifacts
-from alignet_jax.triplets import files, labels, stage
+from alignet_jax.triplets import dense_files, files, labels, stage
 
 NUM_IMAGES, WIDTH = 61, 5
 
@@ -130,6 +130,33 @@ def test_clusters_and_triplets_of_both_representations(root):
         )
 
 
+def test_dense_batches_find_the_same_teacher_beside_the_triplets(root):
+  metrics = _run(root, _config())
+  features = np.load(root / "features" / "collection.npy")
+  for name in ("aligned", "untransformed"):
+    teacher = dense_files.read(root / "triplets" / name)
+    clusters = artifacts.read_npz(root / "clusters" / f"{name}.npz")
+    np.testing.assert_array_equal(teacher.cluster_ids, clusters["cluster_ids"])
+    x = features if name == "untransformed" else _transformed(root)
+    if name == "aligned":
+      x = teacher.transform.apply(features)
+      np.testing.assert_allclose(x, _transformed(root), rtol=1e-4, atol=1e-4)
+      assert teacher.temperature == 1
+    else:
+      assert teacher.transform is None
+      temperature = metrics["triplets/untransformed_temperature"]
+      assert teacher.temperature == temperature != 1
+    path = files.path_of(root / "triplets", name, "train", "cluster_border")
+    triplets = files.read(path, num_images=NUM_IMAGES)
+    first, second = x[triplets.indices[:, 0]], x[triplets.indices[:, 1]]
+    np.testing.assert_allclose(
+      triplets.pair_sims[:, 0],
+      np.sum(first * second, axis=-1) / teacher.temperature,
+      rtol=1e-4,
+      atol=1e-4,
+    )
+
+
 def test_control_is_as_sharp_as_the_aligned_targets_unless_told(root):
   matched = _run(root, _config())
   np.testing.assert_allclose(
@@ -151,7 +178,7 @@ def test_same_seed_same_bytes_and_val_differs_from_train(root):
   contents = []
   for _ in range(2):
     _run(root, _config(num_val=211))
-    paths = sorted((root / "triplets").rglob("*.npz"))
+    paths = sorted((root / "triplets").rglob("*_cluster_border.npz"))
     assert len(paths) == 4
     contents.append([path.read_bytes() for path in paths])
   assert contents[0] == contents[1]
