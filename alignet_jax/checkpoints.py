@@ -342,4 +342,3 @@ def _reason(error):
     if os.strerror(code) in str(error):  # tensorstore has it in the middle
       return os.strerror(code)
   return re.sub(r"\.$", "", text[:200]) or repr(error)
-

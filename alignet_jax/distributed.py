@@ -48,6 +48,7 @@ class _State:
   client = None
   process_id = 0
   num_processes = 1
+  is_stopping = False  # All have agreed to stop.
   calls = 0  # Of the functions below: the same everywhere, so it names keys.
 
 
@@ -244,12 +245,14 @@ class StopAgreement:
 
   def number(self, number):
     """The largest of the signal numbers that the processes got, or 0."""
-    return max(gather(number))
+    largest = max(gather(number))
+    _state.is_stopping = largest > 0
+    return largest
 
 
 def stop_others():
-  """Has the other processes get SIGTERM, as this one got a signal."""
-  if _state.client is not None:
+  """Has the other processes get SIGTERM, if this one alone got a signal."""
+  if _state.client is not None and not _state.is_stopping:
     _tell({"process": process_index(), "stop": True})
 
 
@@ -301,6 +304,8 @@ def _watch(client):
   if message["process"] == process_index():
     return
   if message.get("stop"):
+    if _state.is_stopping:
+      return
     os.kill(os.getpid(), signal.SIGTERM)
     return
   print(

@@ -41,6 +41,7 @@ CHOICES = {
   "triplets.sampling": ("cluster_border", "random"),
   "student.variants": ("aligned", "control"),
   "student.loss": ("jsd", "kl", "contrastive_hard"),
+  "student.on_bad_loss": ("stop", "skip"),
   "student.backbone.source": ("teacher", "weights"),
   "student.backbone.pool": _POOLS,
 }
@@ -119,6 +120,8 @@ RANGES = (
       "student.warmup_steps",
       "student.decay_to_init",
       "student.clip_norm",
+      "student.eval_every",
+      "student.profile",
       "report.num_examples",
     ),
     0,
@@ -231,6 +234,7 @@ def check(config):
       )
   _check_backbones(config)
   _check_teacher(config)
+  _check_loop(config)
 
 
 def _get(config, field):
@@ -347,3 +351,23 @@ def _check_teacher(config):
         f" with config.judgments.soft {soft!r} and config.judgments.own_vice"
         f" {own_vice}. Change these, or leave {variant!r} out."
       )
+
+
+def _check_loop(config):
+  """What a single range cannot say of the training loop."""
+  factor = _get(config, "student.spike_factor")
+  if factor is not _MISSING:
+    text = "more than 1, or 0 for no limit"
+    for _, value in _numbers(config, ("student.spike_factor",), text):
+      if value != 0 and not value > 1:
+        raise _not_allowed("student.spike_factor", value, text)
+  window = _get(config, "student.profile")
+  if window is not _MISSING and (
+    not isinstance(window, (tuple, list))
+    or len(window) != 2
+    or not all(isinstance(number, int) for number in window)
+  ):
+    raise artifacts.InputError(
+      f"config.student.profile is {window!r}; write two whole numbers, the"
+      " first step and how many, such as 10,5; 0,0 for none."
+    )

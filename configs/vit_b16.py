@@ -142,6 +142,10 @@ def get_config(arg=""):
   config.student.decay_to_init = 1.0
   config.student.clip_norm = 0.0  # No clipping.
   config.student.checkpoint_every = 10_000
+  config.student.eval_every = 5_000  # Steps, on held-out triplets; 0: never.
+  config.student.on_bad_loss = "stop"  # Or "skip" its update, and count.
+  config.student.spike_factor = 0.0  # Times the mean loss; 0: no limit.
+  config.student.profile = (0, 0)  # First step and number of steps; 0: none.
 
   config.evaluate = ml_collections.ConfigDict()
   config.evaluate.batch_size = 256

@@ -82,7 +82,8 @@ def shard_batch(batch, mesh):
   """Spreads the first axis of each array over the devices.
 
   Args:
-    batch: Dict of arrays [b ...].
+    batch: Dict of arrays [b ...]; with several processes the share of this
+      one, which holds the examples of its own devices.
     mesh: As of `make_mesh`.
 
   Returns:
@@ -93,10 +94,16 @@ def shard_batch(batch, mesh):
   """
   where = jax.sharding.NamedSharding(mesh, _P(BATCH_AXES))
   num_parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  num_hosts = jax.process_count() if mesh.is_multi_process else 1
   for name, x in batch.items():
-    if len(x) % num_parts:
+    if len(x) * num_hosts % num_parts:
       raise artifacts.InputError(
-        f"A batch of {len(x)} ({name!r}) cannot be spread over {num_parts} "
-        "devices: make the batch size a multiple of that."
+        f"A batch of {len(x) * num_hosts} ({name!r}) cannot be spread over "
+        f"{num_parts} devices: make the batch size a multiple of that."
       )
+  if num_hosts > 1:
+    return {
+      name: jax.make_array_from_process_local_data(where, x)
+      for name, x in batch.items()
+    }
   return jax.device_put(batch, where)

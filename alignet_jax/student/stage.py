@@ -9,12 +9,13 @@ import functools
 import jax
 import numpy as np
 
-from alignet_jax import artifacts, loop
+from alignet_jax import artifacts, distributed, loop
 from alignet_jax.backbones import stage as backbone_stage
 from alignet_jax.backbones import weights as weights_lib
 from alignet_jax.images import sources
-from alignet_jax.student import losses, optimizer, sharding, train
+from alignet_jax.student import heldout, losses, optimizer, sharding, train
 from alignet_jax.student import model as model_lib
+from alignet_jax.triplets import batches as batches_lib
 from alignet_jax.triplets import dataset, files
 
 # Name of the student to the folder of its triplets.
@@ -27,7 +28,8 @@ def run_student(context):
   Writes `base.npz` (the backbone before) and, for each variant,
   `<variant>.npz` (the backbone after, names of big_vision) and, if there is
   one, `<variant>_head.npz`, `backbone.json` (the architecture) and `losses.csv`
-  (variant, step and the metrics of `train.train_step`).
+  (variant, step and the metrics of `train.train_step`, with "val_loss" and
+  "val_accuracy" on held-out triplets after the updates of some steps).
 
   Args:
     context: `pipeline.StageContext`; reads config.student and config.triplets,
@@ -129,29 +131,60 @@ def _train(context, variant, state, step_fn, images):
   settings = context.config.student
   mesh = sharding.make_mesh()
   state = sharding.replicate(state, mesh)
-  labelled = files.read(
-    files.path_of(
-      context.inputs["triplets"],
-      TRANSFORMS[variant],
-      "train",
-      context.config.triplets.sampling,
-    ),
-    num_images=len(images),
+  labelled, held_out = (
+    files.read(
+      files.path_of(
+        context.inputs["triplets"],
+        TRANSFORMS[variant],
+        split,
+        context.config.triplets.sampling,
+      ),
+      num_images=len(images),
+    )
+    for split in ("train", "val")
   )
+  stream = {"batch_size": settings.batch_size, "seed": context.config.seed}
+  hosts = {
+    "host_index": distributed.process_index(),
+    "num_hosts": distributed.process_count(),
+  }
 
   def make_batches(start_step):
     batches = dataset.make_dataset(
       labelled.indices,
       labelled.pair_sims,
       images,
-      batch_size=settings.batch_size,
-      seed=context.config.seed,
       start_step=start_step,
       num_steps=settings.num_steps - start_step,
+      **stream,
+      **hosts,
     )
     for batch in batches:
       fields = {k: batch[k] for k in ("image", "target_logprobs")}
       yield sharding.shard_batch(fields, mesh)
+
+  def describe_batch(step):
+    items, fields = batches_lib.Batches(
+      labelled.indices, labelled.pair_sims, images, **stream
+    ).plan(step)
+    return {"triplets": fields["index"], "images": items}
+
+  def evaluate(state):
+    batches = dataset.make_epoch(
+      held_out.indices, held_out.pair_sims, images, **stream, **hosts
+    )
+    fields = ("image", "target_logprobs", "mask")
+    return heldout.evaluate(
+      state.params,
+      (
+        sharding.shard_batch({k: batch[k] for k in fields}, mesh)
+        for batch in batches
+      ),
+      **{
+        name: step_fn.keywords[name]
+        for name in ("model", "loss_fn", "temperature", "value_range")
+      },
+    )
 
   state, history = loop.train(
     state,
@@ -161,16 +194,32 @@ def _train(context, variant, state, step_fn, images):
     checkpoint_dir=context.scratch / variant,
     checkpoint_every=settings.checkpoint_every,
     label=f"student {variant}",
+    settings=loop.Settings(
+      eval_fn=evaluate,
+      eval_every=settings.eval_every,
+      best_metric="val_loss" if settings.eval_every else "",
+      on_bad_loss=settings.on_bad_loss,
+      spike_factor=settings.spike_factor,
+      describe_batch=describe_batch,
+      metrics_dir=context.logs and context.logs / variant,
+      profile=tuple(settings.profile),
+      units_per_step={
+        "triplets": settings.batch_size,
+        "images": 3 * settings.batch_size,
+      },
+      # The other variants have the same.
+      show_overview=variant == settings.variants[0],
+    ),
     log=context.log,
   )
-  return jax.device_get(state.params), history
+  return distributed.fetch(state.params), history
 
 
 def _write_csv(path, rows):
-  """Writes dicts of one form as a table; floats exactly."""
-  names = list(rows[0])
+  """Writes dicts as a table; floats exactly, what a row lacks as nothing."""
+  names = list(dict.fromkeys(name for row in rows for name in row))
   lines = [",".join(names)]
-  lines += [",".join(str(row[name]) for name in names) for row in rows]
+  lines += [",".join(str(row.get(name, "")) for name in names) for row in rows]
   artifacts.write_text(path, "\n".join(lines) + "\n")
 
 
