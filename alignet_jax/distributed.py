@@ -220,7 +220,6 @@ class StopAgreement:
     """Starts an agreement; all processes do so at the same place."""
     self._key = _key("stop") if _state.client is not None else None
     self._published = False
-    self._stop_at = None
 
   def is_due(self, step, number):
     """Whether to stop before a step. All processes ask before each.
@@ -233,11 +232,9 @@ class StopAgreement:
       return bool(number)
     if number and not self._published:
       self._publish(step + STOP_DELAY)
-    if self._stop_at is None or not self._published:
-      entries = _state.client.key_value_dir_get(self._key)
-      steps = [int(value) for _, value in entries]
-      self._stop_at = min(steps, default=None)
-    return self._stop_at is not None and step >= self._stop_at
+    # The earliest, of which all know in time: so it is the same for all.
+    entries = _state.client.key_value_dir_get(self._key)
+    return any(step >= int(value) for _, value in entries)
 
   def _publish(self, step):
     _state.client.key_value_set(f"{self._key}/{process_index()}", str(step))
