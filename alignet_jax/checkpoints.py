@@ -70,30 +70,19 @@ class Checkpoints:
     self._best_metric = best_metric
     # orbax takes absolute paths only.
     self._directory = pathlib.Path(directory).absolute()
-    policies = ocp.checkpoint_managers
-    kept = [policies.LatestN(keep)]
-    best = {}
-    if best_metric:
-      value = lambda metrics: metrics[best_metric]  # noqa: E731
-      best = {"best_fn": value, "best_mode": best_mode}
-      kept.append(
-        policies.BestN(
-          get_metric_fn=value,
-          reverse=best_mode == "min",
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
+    self._kept = _Kept(keep, best_mode)
     with self._explained("opened"):
       self._manager = ocp.CheckpointManager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
-          preservation_policy=policies.AnyPreservationPolicy(kept),
+          preservation_policy=self._kept,
           cleanup_tmp_directories=True,
           enable_async_checkpointing=True,
-          **best,
         ),
       )
+    for step in self.steps() if best_metric else ():
+      with contextlib.suppress(Exception):  # Damaged; `restore` says so.
+        self._kept.note(step, self._value(self._read_record(step)["history"]))
 
   def __enter__(self):
     return self
@@ -121,9 +110,9 @@ class Checkpoints:
 
   def best_step(self):
     """The step of the best one that is kept, or None."""
-    return self._manager.best_step() if self._best_metric else None
+    return self._kept.best(self.steps())
 
-  def save(self, step, state, history, metrics=None):
+  def save(self, step, state, history):
     """Starts to write a checkpoint, after the one before is on the disk.
 
     Args:
@@ -131,9 +120,8 @@ class Checkpoints:
       state: Tree of arrays. They are copied before this returns, so that the
         next step may spend them.
       history: List of dicts from name to float, one per step. May be appended
-        to afterwards.
-      metrics: Dict that has `best_metric`, or None where it is not known: then
-        this checkpoint is not the best.
+        to afterwards. Where the last lacks `best_metric`, this checkpoint is
+        not the best.
 
     Raises:
       artifacts.WriteError: This one or the one before could not be written.
@@ -148,12 +136,12 @@ class Checkpoints:
         "tensors": _tensors(state, sums),
         "history": list(history),
       }
+      self._kept.note(step, self._value(history))
       self._manager.save(
         step,
         args=args.Composite(
           state=args.StandardSave(state), record=args.JsonSave(record)
         ),
-        metrics=metrics if self._best_metric else None,
         force=True,
       )
 
@@ -218,9 +206,7 @@ class Checkpoints:
 
   def _read(self, step, state):
     args = self._ocp.args
-    record = self._manager.restore(
-      step, args=args.Composite(record=args.JsonRestore())
-    ).record
+    record = self._read_record(step)
     wanted, saved = _tensors(state), record["tensors"]
     differing = [
       f"{name}: {_describe(saved.get(name))} saved, "
@@ -246,8 +232,44 @@ class Checkpoints:
         raise ValueError(f"checksum of {name} is not that of the record")
     return record, restored
 
+  def _read_record(self, step):
+    args = self._ocp.args
+    return self._manager.restore(
+      step, args=args.Composite(record=args.JsonRestore())
+    ).record
+
+  def _value(self, history):
+    """What decides whether a checkpoint is the best, or None."""
+    return history[-1].get(self._best_metric) if history else None
+
   def _explained(self, done, step=None):
     return _Explained(self._directory, done, step)
+
+
+class _Kept:
+  """Which checkpoints are kept; orbax asks after each save."""
+
+  def __init__(self, keep, best_mode):
+    self._keep = keep
+    self._sign = 1 if best_mode == "min" else -1
+    self._values = {}  # Step -> value of the metric.
+
+  def note(self, step, value):
+    """Learns the value at a step; None and NaN are never the best."""
+    self._values.pop(step, None)
+    if value is not None and value == value:
+      self._values[step] = self._sign * value
+
+  def best(self, steps):
+    """The best of some steps, the earlier of equal ones; None without any."""
+    known = [step for step in sorted(steps) if step in self._values]
+    return min(known, key=self._values.get, default=None)
+
+  def should_preserve(self, checkpoints, *, context):
+    """Whether each stays: the newest, and the best."""
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = {*sorted(steps)[-self._keep :], self.best(steps)}
+    return [step in kept for step in steps]
 
 
 class _Explained:

@@ -196,13 +196,7 @@ def train(
         pending = book.record(pending)
         if saved_step != step:
           book.flush()
-          row = history[-1]
-          saver.save(
-            step,
-            state,
-            history,
-            metrics=row if settings.best_metric in row else None,
-          )
+          saver.save(step, state, history)
           saved_step = step
 
       done = should_stop is not None and bool(history) and should_stop(history)
@@ -264,7 +258,7 @@ class _NoCheckpoints(contextlib.nullcontext):
   def restore(self, state):
     return state, []
 
-  def save(self, step, state, history, metrics=None):
+  def save(self, step, state, history):
     pass
 
   def check(self):

@@ -93,7 +93,7 @@ def _lead(port, hello, num_processes, workdir, deadline, timeout, log):
         error = _missing(hellos, num_processes, timeout)
         break
       line = stack.enter_context(_Line(connection, deadline))
-      other = line.receive()
+      other = line.receive(FILE_TIMEOUT)
       if not isinstance(other, dict) or "process" not in other:
         continue  # A port scan, or a process that has gone again.
       error = _clash(hellos, other)
@@ -254,10 +254,10 @@ class _Line:
     with contextlib.suppress(OSError):
       self._connection.sendall(json.dumps(value).encode() + b"\n")
 
-  def receive(self):
-    """The next value, or None where there is none."""
+  def receive(self, timeout=None):
+    """The next value, or None where there is none in time."""
     left = max(self._deadline - time.monotonic(), FILE_TIMEOUT)
-    self._connection.settimeout(left)
+    self._connection.settimeout(timeout or left)
     try:
       return json.loads(self._file.readline(1 << 20))
     except (OSError, ValueError):

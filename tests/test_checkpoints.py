@@ -98,8 +98,8 @@ def test_the_best_is_kept_besides_the_newest(tmp_path, mode, best):
   }
   with checkpoints.Checkpoints(tmp_path, keep=2, **settings) as saver:
     for step, value in values.items():
-      metrics = None if value is None else {"val_loss": value}
-      saver.save(step, make_state(step), [{}] * step, metrics)
+      row = {} if value is None else {"val_loss": value}
+      saver.save(step, make_state(step), [{}] * (step - 1) + [row])
   with checkpoints.Checkpoints(tmp_path, keep=2, **settings) as saver:
     assert saver.steps() == [best, 5, 6]
     assert saver.best_step() == best

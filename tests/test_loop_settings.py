@@ -112,12 +112,12 @@ def test_a_killed_run_leaves_the_csv_of_a_whole_one(tmp_path, at):
   )
   assert killed == whole
   lines = whole.splitlines()
-  assert lines[0] == "step,loss,accuracy,val_loss"
+  assert lines[0] == "step,accuracy,loss,val_loss"
   assert len(lines) == 1 + NUM_STEPS
   for step, line in enumerate(lines[1:]):
     cells = line.split(",")
     assert int(cells[0]) == step
-    assert float(cells[1]) == history[step]["loss"]
+    assert float(cells[2]) == history[step]["loss"]
     assert bool(cells[3]) == (step in (2, 5, 6))
 
 
