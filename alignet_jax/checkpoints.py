@@ -19,6 +19,7 @@ Usage:
 
 import contextlib
 import errno
+import logging
 import os
 import pathlib
 import re
@@ -70,6 +71,8 @@ class Checkpoints:
     self._best_metric = best_metric
     # orbax takes absolute paths only.
     self._directory = pathlib.Path(directory).absolute()
+    # orbax warns where a save waits for the one before for over a second.
+    logging.getLogger("absl").addFilter(_is_no_wait)
     self._kept = _Kept(keep, best_mode)
     with self._explained("opened"):
       self._manager = ocp.CheckpointManager(
@@ -347,6 +350,11 @@ def _named(tree):
     (jax.tree_util.keystr(path, simple=True, separator="/"), x)
     for path, x in jax.tree_util.tree_leaves_with_path(tree)
   ]
+
+
+def _is_no_wait(record):
+  """Filter of log records: not those of a save that waited."""
+  return "Waiting for previous save to complete" not in str(record.msg)
 
 
 def _describe(entry):

@@ -48,7 +48,7 @@ def test_state_goes_from_any_number_of_devices_to_any(tmp_path, before, after):
   with checkpoints.Checkpoints(tmp_path, log=lambda line: None) as saver:
     template = place(make_state(0), after)
     restored, history = saver.restore(template)
-  np.testing.assert_array_equal(history, HISTORY)
+  assert repr(history) == repr(HISTORY)  # NaN equals NaN here
   assert_same(restored, make_state())
   for x, y in zip(
     jax.tree.leaves(restored), jax.tree.leaves(template), strict=True

@@ -88,7 +88,7 @@ def test_a_run_with_bad_losses_resumes_to_the_same_bits(tmp_path, stop_at):
   with pytest.raises(RuntimeError):
     train(tmp_path / "c", losses, stop_at=stop_at, **settings)
   state, history = train(tmp_path / "c", losses, **settings)
-  np.testing.assert_array_equal(history, whole[1])  # NaN equals NaN here
+  assert repr(history) == repr(whole[1])  # NaN equals NaN here
   for x, y in zip(
     jax.tree.leaves(state), jax.tree.leaves(whole[0]), strict=True
   ):
