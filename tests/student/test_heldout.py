@@ -25,6 +25,7 @@ def test_against_a_loop_with_a_padded_last_batch(np_rng, name):
   target[4, 0] = target[4, 1] = target[4].max() + 1  # A tie of the teacher.
   model = Linear()
   params = model.init(jax.random.key(3), image[0] / 255.0)["params"]
+  dense = jax.tree.map(np.asarray, params["Dense_0"])
   order = np.array([0, 1, 2, 3, 4, 5, 6, 6])  # The last one fills up.
   mask = np.arange(8) < 7
   batches = [
@@ -46,7 +47,7 @@ def test_against_a_loop_with_a_padded_last_batch(np_rng, name):
   expected, right = [], []
   for pixels, logprobs in zip(image, target, strict=True):
     flat = pixels.reshape(3, -1) / 255.0
-    z = flat @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    z = flat @ dense["kernel"] + dense["bias"]
     scores = np.array([z[1] @ z[2], z[0] @ z[2], z[0] @ z[1]]) / 2.0
     expected.append(losses.get_loss(name)(scores[None], logprobs[None])[0])
     is_tie = np.sum(logprobs == logprobs.max()) > 1
