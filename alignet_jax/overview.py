@@ -11,19 +11,23 @@ import jax
 
 
 def table(params):
-  """Name, shape, type and count of all arrays, repeated layers in one row.
+  """Name, shape, type and count of all arrays, repeated blocks in one row.
 
   Args:
     params: Tree of arrays.
 
   Returns:
     Text of several lines; the last holds the sum. The "*" in a name stands for
-    the numbers of layers of which each has such an array.
+    the numbers of blocks of which each has such an array.
   """
   rows = {}
   for path, x in jax.tree_util.tree_leaves_with_path(params):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    key = re.sub(r"_\d+(?=/)", "_*", name), tuple(x.shape), str(x.dtype)
+    key = (
+      re.sub(r"(block)_\d+(?=/)", r"\1_*", name),
+      tuple(x.shape),
+      str(x.dtype),
+    )
     rows[key] = rows.get(key, 0) + 1
   cells = [("parameter", "shape", "type", "arrays", "count")]
   for (name, shape, dtype), number in rows.items():
