@@ -167,7 +167,7 @@ def train(
         f"The checkpoint in {checkpoint_dir} is of step {step}, beyond "
         f"num_steps={num_steps}."
       )
-    if settings.show_overview:
+    if settings.show_overview and step == 0:
       log(overview.table(getattr(inner(state), "params", inner(state))))
     rates = speed.Speed(settings.units_per_step)
     pending = None  # Metrics of the last step, perhaps still being computed.
