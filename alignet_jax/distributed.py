@@ -116,6 +116,9 @@ def initialize(
   _state.client = jax_distributed.global_state.client
   _state.num_processes, _state.process_id = num_processes, process_id
   threading.Thread(target=_watch, args=(_state.client,), daemon=True).start()
+  # The processes tell each other of their devices, and wait two minutes for
+  # that: so all do it now, and not each when it first computes something.
+  jax.devices()
 
 
 def code_version():
