@@ -1,7 +1,6 @@
 """Checkpoints beyond those of the loop: places, the best one, a bad disk."""
 
 import os
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -107,19 +106,27 @@ def test_the_best_is_kept_besides_the_newest(tmp_path, mode, best):
   assert len(history) == 6
 
 
-def test_a_disk_that_refuses_stops_the_run(tmp_path):
-  """The folder goes away and a file takes its name: nothing can be written."""
-  folder = tmp_path / "c"
+def test_a_disk_that_is_full_stops_the_run(tmp_path, monkeypatch):
+  """The write in the background fails; the next use of the saver says so."""
+  from orbax.checkpoint import JsonCheckpointHandler
+
+  async def refuse(*args, **settings):
+    raise OSError(28, os.strerror(28), "record")
+
   with pytest.raises(artifacts.WriteError) as error:
-    with checkpoints.Checkpoints(folder, log=lambda line: None) as saver:
+    with checkpoints.Checkpoints(tmp_path, log=lambda line: None) as saver:
       saver.save(1, make_state(), [])
       saver.wait()
-      shutil.rmtree(folder)
-      folder.write_text("")
+      monkeypatch.setattr(JsonCheckpointHandler, "_save_fn", refuse)
       saver.save(2, make_state(), [])
-      saver.wait()
-  assert f"in {folder} could not be written: " in str(error.value)
-  assert "the same command goes on from the newest" in str(error.value)
+      saver.save(3, make_state(), [])
+  text = str(error.value)
+  assert f"A checkpoint in {tmp_path} could not be written: " in text
+  assert "No space left on device" in text
+  assert "the same command goes on from the newest" in text
+  monkeypatch.undo()
+  with checkpoints.Checkpoints(tmp_path, log=lambda line: None) as saver:
+    assert saver.steps() == [1]
 
 
 def test_a_save_that_fails_in_the_background_is_noticed(tmp_path, monkeypatch):
