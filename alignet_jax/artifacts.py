@@ -41,6 +41,10 @@ class InputError(ValueError):
   """Something that the user gave is wrong; printed without a traceback."""
 
 
+class WriteError(RuntimeError):
+  """The disk refused something a run cannot do without; no traceback."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ExternalInput:
   """A file or folder outside the workdir that a stage reads.

@@ -1,88 +1,174 @@
 """Checkpoints of training that survive kills, cut files and flipped bits.
 
 orbax writes each under a temporary name and renames it when it is complete, so
-a kill leaves no half one. Beside the state stands a table of its tensors, with
-a checksum of each (orbax has none for the numbers themselves), and the history
-of the metrics. A newest checkpoint that does not read back as it was written is
-dropped, with a message, and the one before is taken.
+a kill leaves no half one. It does so in the background: a save returns when the
+state has been copied off the devices. Beside the state stand a table of its
+tensors with a checksum of each, and the history of the metrics. A newest
+checkpoint that does not read back as it was written is dropped, with a message,
+and the one before is taken.
+
+The checksums are computed on the devices, by integers only, so that they are
+the same on any number of devices and cost the training nothing on the host.
 
 Usage:
   with checkpoints.Checkpoints(scratch / "checkpoints", keep=2) as saver:
     state, history = saver.restore(state)
-    saver.save(step, state, history)
+    saver.save(step, state, history)     # returns before it is on the disk
+    saver.check()                        # raises if the disk refused
 """
 
+import contextlib
+import errno
+import logging
+import os
 import pathlib
-import zlib
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from alignet_jax import artifacts, progress
+from alignet_jax import artifacts, distributed, progress
+
+# Odd, so that every single bit counts; 2^32 divided by the golden ratio.
+_MULTIPLIER = np.uint32(0x9E3779B1)
 
 
 class Checkpoints:
-  """The checkpoints in one folder; a context manager."""
+  """The checkpoints in one folder; a context manager.
 
-  def __init__(self, directory, *, keep=2, log=progress.write):
+  All processes of a run open it and make the same calls.
+  """
+
+  def __init__(
+    self,
+    directory,
+    *,
+    keep=2,
+    best_metric="",
+    best_mode="min",
+    log=progress.write,
+  ):
     """Opens the folder, makes it if needed, and drops unfinished saves.
 
     Args:
-      directory: Where the checkpoints are.
+      directory: Where the checkpoints are; a folder that all processes see.
       keep: How many of the newest to keep, at least 1. With 1 there is nothing
         to fall back to.
+      best_metric: Name of the metric whose best checkpoint is kept besides, or
+        "" for none.
+      best_mode: "min" or "max": which value of it is the best.
       log: Prints one line.
     """
     import orbax.checkpoint as ocp  # 1.1 s, so only where it is used.
 
+    if best_mode not in ("min", "max"):
+      raise artifacts.InputError(
+        f"best_mode is {best_mode!r}; known are min, max."
+      )
     self._ocp = ocp
     self._log = log
+    self._best_metric = best_metric
     # orbax takes absolute paths only.
     self._directory = pathlib.Path(directory).absolute()
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False
-      ),
-    )
+    # orbax warns where a save waits for the one before for over a second.
+    logging.getLogger("absl").addFilter(_is_no_wait)
+    self._kept = _Kept(keep, best_mode)
+    with self._explained("opened"):
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=self._kept,
+          cleanup_tmp_directories=True,
+          enable_async_checkpointing=True,
+        ),
+      )
+    for step in self.steps() if best_metric else ():
+      with contextlib.suppress(Exception):  # Damaged; `restore` says so.
+        self._kept.note(step, self._value(self._read_record(step)["history"]))
 
   def __enter__(self):
     return self
 
   def __exit__(self, kind, error, trace):
-    """Closes the files."""
-    self._manager.close()
+    """Waits for what is being written, and closes the files.
+
+    Raises:
+      artifacts.WriteError: It could not be written. Only where nothing else is
+        on its way up.
+    """
+    try:
+      self.wait()
+    except artifacts.WriteError:
+      if kind is None:
+        raise
+    finally:
+      # It waits once more, and would raise the same again.
+      with contextlib.suppress(Exception):
+        self._manager.close()
 
   def steps(self):
     """Steps that there are checkpoints of, ascending."""
     return sorted(self._manager.all_steps())
 
+  def best_step(self):
+    """The step of the best one that is kept, or None."""
+    return self._kept.best(self.steps())
+
   def save(self, step, state, history):
-    """Writes a checkpoint and waits until it is on the disk.
+    """Starts to write a checkpoint, after the one before is on the disk.
 
     Args:
       step: int; saved steps are replaced.
-      state: Tree of arrays.
-      history: List of dicts from name to float, one per step.
+      state: Tree of arrays. They are copied before this returns, so that the
+        next step may spend them.
+      history: List of dicts from name to float, one per step. May be appended
+        to afterwards. Where the last lacks `best_metric`, this checkpoint is
+        not the best.
+
+    Raises:
+      artifacts.WriteError: This one or the one before could not be written.
     """
     args = self._ocp.args
-    if step in self._manager.all_steps():
-      self._manager.delete(step)
-    record = {"tensors": _tensors(state, checksum=True), "history": history}
-    self._manager.save(
-      step,
-      args=args.Composite(
-        state=args.StandardSave(state), record=args.JsonSave(record)
-      ),
-      force=True,
-    )
-    self._manager.wait_until_finished()
+    sums = checksums(state)
+    self.wait()
+    with self._explained("written", step):
+      if step in self._manager.all_steps():
+        self._manager.delete(step)
+      record = {
+        "tensors": _tensors(state, sums),
+        "history": list(history),
+      }
+      self._kept.note(step, self._value(history))
+      self._manager.save(
+        step,
+        args=args.Composite(
+          state=args.StandardSave(state), record=args.JsonSave(record)
+        ),
+        force=True,
+      )
+
+  def check(self):
+    """Raises `artifacts.WriteError` if a save has failed by now; quick."""
+    with self._explained("written"):
+      self._manager.check_for_errors()
+
+  def wait(self):
+    """Waits until all is on the disk.
+
+    Raises:
+      artifacts.WriteError: It could not be written.
+    """
+    with self._explained("written"):
+      self._manager.wait_until_finished()
 
   def restore(self, state):
     """Reads the newest checkpoint that is whole.
 
     Args:
       state: Tree of arrays like the saved one; gives shapes, types and places.
+        The places may be others than those of the saved one: any number of
+        devices, any mesh.
 
     Returns:
       The state and the history; the argument and [] if there is none. The
@@ -93,35 +179,38 @@ class Checkpoints:
         optimiser.
     """
     broken = []
-    for step in reversed(self.steps()):
+    for step in reversed(distributed.broadcast(self.steps())):
+      reason, result = None, None
       try:
-        record, restored = self._read(step, state)
+        result = self._read(step, state)
       except artifacts.InputError:
         raise
       except Exception as error:  # orbax raises bare Exception for a cut file.
+        reason = str(error).strip().split("\n")[0][:200] or repr(error)
+      if not distributed.all_true(reason is None):
         broken.append(step)
-        reason = str(error).strip().split("\n")[0][:200]
         self._log(
           f"The checkpoint of step {step} in {self._directory} is damaged "
-          f"({reason}); trying the one before."
+          f"({reason or 'another process says so'}); trying the one before."
         )
         continue
-      for bad_step in broken:
-        self._manager.delete(bad_step)
+      self._drop(broken)
       self._log(f"Going on from the checkpoint of step {step}.")
+      record, restored = result
       return restored, record["history"]
     if broken:
       self._log(f"No checkpoint in {self._directory} is whole; starting anew.")
-      for bad_step in broken:
-        self._manager.delete(bad_step)
+      self._drop(broken)
     return state, []
+
+  def _drop(self, steps):
+    for step in steps:
+      self._manager.delete(step)
 
   def _read(self, step, state):
     args = self._ocp.args
-    record = self._manager.restore(
-      step, args=args.Composite(record=args.JsonRestore())
-    ).record
-    wanted, saved = _tensors(state, checksum=False), record["tensors"]
+    record = self._read_record(step)
+    wanted, saved = _tensors(state), record["tensors"]
     differing = [
       f"{name}: {_describe(saved.get(name))} saved, "
       f"{_describe(wanted.get(name))} needed"
@@ -141,24 +230,145 @@ class Checkpoints:
     restored = self._manager.restore(
       step, args=args.Composite(state=args.StandardRestore(template))
     ).state
-    for name, entry in _tensors(restored, checksum=True).items():
-      if entry["crc32"] != saved[name]["crc32"]:
+    for name, checksum in checksums(restored).items():
+      if int(checksum) != saved[name]["checksum"]:
         raise ValueError(f"checksum of {name} is not that of the record")
     return record, restored
 
+  def _read_record(self, step):
+    args = self._ocp.args
+    return self._manager.restore(
+      step, args=args.Composite(record=args.JsonRestore())
+    ).record
 
-def _tensors(state, *, checksum):
+  def _value(self, history):
+    """What decides whether a checkpoint is the best, or None."""
+    return history[-1].get(self._best_metric) if history else None
+
+  def _explained(self, done, step=None):
+    return _Explained(self._directory, done, step)
+
+
+class _Kept:
+  """Which checkpoints are kept; orbax asks after each save."""
+
+  def __init__(self, keep, best_mode):
+    self._keep = keep
+    self._sign = 1 if best_mode == "min" else -1
+    self._values = {}  # Step -> value of the metric.
+
+  def note(self, step, value):
+    """Learns the value at a step; None and NaN are never the best."""
+    self._values.pop(step, None)
+    if value is not None and value == value:
+      self._values[step] = self._sign * value
+
+  def best(self, steps):
+    """The best of some steps, the earlier of equal ones; None without any."""
+    known = [step for step in sorted(steps) if step in self._values]
+    return min(known, key=self._values.get, default=None)
+
+  def should_preserve(self, checkpoints, *, context):
+    """Whether each stays: the newest, and the best."""
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = {*sorted(steps)[-self._keep :], self.best(steps)}
+    return [step in kept for step in steps]
+
+
+class _Explained:
+  """Turns what orbax raises for a disk that refuses into one sentence."""
+
+  def __init__(self, directory, done, step):
+    self._directory, self._done, self._step = directory, done, step
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    if not isinstance(error, Exception) or isinstance(
+      error, (artifacts.InputError, artifacts.WriteError)
+    ):
+      return False
+    which = "A checkpoint" if self._step is None else f"Checkpoint {self._step}"
+    reason = _reason(error)
+    raise artifacts.WriteError(
+      f"{which} in {self._directory} could not be {self._done}: {reason}. "
+      "The run stops, since it could not go on after a kill. Earlier "
+      "checkpoints are kept: once there is room and permission, the same "
+      "command goes on from the newest."
+    ) from error
+
+
+def checksums(state):
+  """Starts to compute a number per array that any changed bit changes.
+
+  Args:
+    state: Tree of arrays.
+
+  Returns:
+    Dict from name to uint32[], perhaps still being computed.
+  """
+  return {name: _checksum(x) for name, x in _named(state)}
+
+
+@jax.jit
+def _checksum(x):
+  """Sum over entries of their bits times an odd weight, modulo 2^32.
+
+  Integers add up to the same in any order, so neither the number of devices nor
+  the compiler matters. A single changed bit changes its summand by an odd
+  multiple of a power of two below 2^32, and so the sum.
+  """
+  if x.dtype == jnp.bool_:
+    x = x.astype(jnp.uint8)
+  word = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+  words = jax.lax.bitcast_convert_type(x, word).astype(jnp.uint32)
+  # By dimensions and not flattened: that would gather what is spread.
+  place = jnp.zeros(words.shape, jnp.uint32)
+  stride = 1
+  for axis in reversed(range(words.ndim)):
+    index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    place += index * np.uint32(stride % 2**32)
+    stride *= words.shape[axis]
+  weights = (place * _MULTIPLIER) | np.uint32(1)
+  return jnp.sum(words * weights, dtype=jnp.uint32)
+
+
+def _tensors(state, sums=None):
   """Describes the leaves of a tree by name, for the record."""
   table = {}
-  for path, x in jax.tree_util.tree_leaves_with_path(state):
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
+  for name, x in _named(state):
     table[name] = {"shape": list(x.shape), "dtype": str(x.dtype)}
-    if checksum:
-      data = np.ascontiguousarray(jax.device_get(x))
-      table[name]["crc32"] = zlib.crc32(data.view(np.uint8).data)
+    if sums is not None:
+      table[name]["checksum"] = int(sums[name])
   return table
+
+
+def _named(tree):
+  """Pairs of "/"-joined name and leaf."""
+  return [
+    (jax.tree_util.keystr(path, simple=True, separator="/"), x)
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+  ]
+
+
+def _is_no_wait(record):
+  """Filter of log records: not those of a save that waited."""
+  return "Waiting for previous save to complete" not in str(record.msg)
 
 
 def _describe(entry):
   """Such as "float32[2, 3]", or "nothing"."""
   return f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
+
+
+def _reason(error):
+  """Why a disk refused, in a few words."""
+  if isinstance(error, OSError) and error.errno:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{os.strerror(error.errno)}{where}"
+  text = str(error).strip().split("\n")[0]
+  for code in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+    if os.strerror(code) in str(error):  # tensorstore has it in the middle
+      return os.strerror(code)
+  return re.sub(r"\.$", "", text[:200]) or repr(error)

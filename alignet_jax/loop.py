@@ -5,18 +5,97 @@ metrics) will do. A run that is stopped at any moment and started again goes on
 from its newest checkpoint and ends with the same bytes, because the batch of a
 step depends on the step alone and the history of metrics is in the checkpoint.
 
+Several processes may train together (see `distributed`): then all call this
+alike, and stop together if one of them is told to.
+
 Usage:
   state, history = loop.train(
     state, step_fn, make_batches, num_steps=1_000, checkpoint_dir=scratch,
-    checkpoint_every=200, label="student")
+    checkpoint_every=200, label="student",
+    settings=loop.Settings(eval_fn=validate, eval_every=100))
 """
 
 import contextlib
-import math
+import dataclasses
+import os
+import pathlib
 import signal
 import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from alignet_jax import artifacts, checkpoints, progress
+import jax
+
+from alignet_jax import (
+  artifacts,
+  checkpoints,
+  distributed,
+  guard,
+  journal,
+  memory,
+  overview,
+  profiles,
+  progress,
+  speed,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a run does besides its steps; by default nothing.
+
+  Attributes:
+    best_metric: Metric of the evaluation whose best checkpoint is kept besides
+      the newest, such as "val_loss"; "" for none. Only checkpoints right after
+      an evaluation count.
+    best_mode: "min" or "max".
+    eval_fn: Function from the state to a dict of scalars, which get the prefix
+      "val_" in the history, in the row of the update before. Must leave the
+      state as it is.
+    eval_every: Steps between evaluations; there is always one at the end. 0 for
+      none.
+    on_bad_loss: What to do about a loss that is no number, or a spike: "stop",
+      or "skip" the update. See `guard`.
+    spike_factor: Times the running mean of the loss that make a spike; 0 for no
+      limit.
+    describe_batch: Function from a step to a dict of what was in its batch,
+      written to a file when the loss is bad; or None.
+    metrics_dir: Where metrics are written for those who watch; None for
+      nowhere. See `metrics_files`.
+    profile: (first step, number of steps) that are profiled; number 0 for none.
+    units_per_step: Name in the plural -> how many all processes deal with in a
+      step, whose rates are shown.
+    show_overview: Whether to print the parameters and the memory that a step
+      needs, and to refuse one that does not fit.
+  """
+
+  best_metric: str = ""
+  best_mode: str = "min"
+  eval_fn: Callable[[Any], Mapping[str, float]] | None = None
+  eval_every: int = 0
+  on_bad_loss: str = "stop"
+  spike_factor: float = 0.0
+  describe_batch: Callable[[int], Mapping[str, Any]] | None = None
+  metrics_dir: os.PathLike | None = None
+  profile: tuple[int, int] = (0, 0)
+  units_per_step: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  show_overview: bool = False
+
+  def __post_init__(self):
+    if self.on_bad_loss not in ("stop", "skip"):
+      raise artifacts.InputError(
+        f"on_bad_loss is {self.on_bad_loss!r}; known are stop, skip."
+      )
+    if self.spike_factor and not self.spike_factor > 1:
+      raise artifacts.InputError(
+        f"spike_factor is {self.spike_factor}; allowed are numbers more than 1,"
+        " or 0 for no limit."
+      )
+
+  @property
+  def is_guarded(self):
+    """Whether the step itself decides if its update is made."""
+    return self.on_bad_loss == "skip" or self.spike_factor > 0
 
 
 def train(
@@ -31,6 +110,7 @@ def train(
   unit="steps",
   keep=2,
   should_stop=None,
+  settings=None,
   log=progress.write,
 ):
   """Trains up to a number of steps, from the newest checkpoint if there is one.
@@ -46,29 +126,40 @@ def train(
     num_steps: Number of updates in all.
     checkpoint_dir: Where checkpoints are kept; None to keep none.
     checkpoint_every: Steps between checkpoints, at least 1. There is always
-      one at the end.
+      one at the end. They are written while training goes on.
     label: What the progress is called.
     unit: What a step is called there, in the plural.
     keep: Number of newest checkpoints to keep.
     should_stop: Function from the history to whether that was enough, asked
       after every step, or None. It makes every step wait for its metrics.
+    settings: `Settings`; None for the defaults.
     log: Prints one line.
 
   Returns:
     The state after the last update, and the history: a list of dicts from
-    metric to float, entry s from the batch of step s before its update.
+    metric to float, entry s from the batch of step s before its update, with
+    "val_..." from after it where there was an evaluation, and "skipped" where
+    updates may be left out.
 
   Raises:
-    FloatingPointError: The loss is NaN or infinite; names the step. Nothing of
-      that step is saved.
+    FloatingPointError: The loss is NaN or infinite, or a spike; names the step
+      and the file with its batch. Nothing of that step is saved.
     artifacts.InputError: The checkpoints belong to another model, or are beyond
-      `num_steps`.
+      `num_steps`; or the step does not fit into memory.
+    artifacts.WriteError: A checkpoint could not be written.
     ValueError: The batches end too early.
   """
+  settings = settings or Settings()
+  if settings.is_guarded:
+    state = guard.start(state)
+    step_fn = guard.guarded(step_fn, spike_factor=settings.spike_factor)
+  inner = lambda s: s.inner if settings.is_guarded else s  # noqa: E731
+  agreement = distributed.StopAgreement()
   with (
-    _open(checkpoint_dir, keep, log) as saver,
-    _held_signals() as stopped,
+    _held_signals() as held,
+    _open(checkpoint_dir, keep, settings, log) as saver,
   ):
+    number = lambda: held[0] if held else 0  # noqa: E731
     state, history = saver.restore(state)
     first_step = saved_step = step = len(history)
     if step > num_steps:
@@ -76,49 +167,86 @@ def train(
         f"The checkpoint in {checkpoint_dir} is of step {step}, beyond "
         f"num_steps={num_steps}."
       )
+    if settings.show_overview and step == 0:
+      log(overview.table(getattr(inner(state), "params", inner(state))))
+    rates = speed.Speed(settings.units_per_step)
     pending = None  # Metrics of the last step, perhaps still being computed.
+    with (
+      journal.Journal(
+        history,
+        settings,
+        label=label,
+        unit=unit,
+        num_steps=num_steps,
+        directory=checkpoint_dir,
+        log=log,
+      ) as book,
+      profiles.Window(settings.profile, settings.metrics_dir, log) as window,
+      progress.Progress(
+        num_steps,
+        unit=unit,
+        label=label,
+        initial=step,
+        quiet=not distributed.is_main(),
+      ) as bar,
+    ):
 
-    def save():
-      nonlocal pending, saved_step
-      pending = _record(history, pending, label, unit)
-      if saved_step != step:
-        saver.save(step, state, history)
-        saved_step = step
+      def save():
+        nonlocal pending, saved_step
+        pending = book.record(pending)
+        if saved_step != step:
+          book.flush()
+          saver.save(step, state, history)
+          saved_step = step
 
-    done = should_stop is not None and bool(history) and should_stop(history)
-    batches = iter(make_batches(step)) if step < num_steps else iter(())
-    with progress.Progress(
-      num_steps, unit=unit, label=label, initial=step
-    ) as bar:
+      done = should_stop is not None and bool(history) and should_stop(history)
+      batches = iter(make_batches(step)) if step < num_steps else iter(())
       try:
-        while step < num_steps and not stopped and not done:
-          batch = next(batches, None)
+        while step < num_steps and not done:
+          if agreement.is_due(step, number()):
+            break
+          with rates.waiting():
+            batch = next(batches, None)
           if batch is None:
             raise ValueError(
               f"{label}: the batches from step {first_step} on ended before "
               f"step {step}; num_steps={num_steps} are needed."
             )
+          if step == first_step and settings.show_overview:
+            _plan(step_fn, state, batch, rates, log)
+          window.before(step, state)
           state, metrics = step_fn(state, batch)
+          saver.check()
           # Those of the step before are read only now: no device waits.
-          _record(history, pending, label, unit)
+          book.record(pending)
           pending = metrics
           step += 1
+          rates.count_step()
+          if _is_due(step, num_steps, settings):
+            with rates.pausing():
+              values = settings.eval_fn(inner(state))
+              values = {f"val_{k}": float(v) for k, v in values.items()}
+            pending = book.record(pending, values)
           if should_stop is not None:
-            pending = _record(history, pending, label, unit)
+            pending = book.record(pending)
             done = should_stop(history)
+          window.after(step, state)
           if step % checkpoint_every == 0:
             save()
-          bar.update(**_latest(history))
+          book.write_rates(rates.rates())
+          bar.update(**_latest(history), **rates.words())
       except (KeyboardInterrupt, SystemExit):
         # Making a batch raised it. Or it is the second signal, which may have
         # hit a step that has spent its state already.
-        if not stopped:
+        if not held and distributed.process_count() == 1:
           save()
         raise
       save()
+  stopped = agreement.number(number())
   if stopped:
-    signal.raise_signal(stopped[0])  # The usual handlers are back.
-  return state, history
+    log(f"{label}: stopped by a signal; {unit[:-1]} {step} is saved")
+    signal.raise_signal(stopped)  # The usual handlers are back.
+  return inner(state), history
 
 
 class _NoCheckpoints(contextlib.nullcontext):
@@ -133,24 +261,40 @@ class _NoCheckpoints(contextlib.nullcontext):
   def save(self, step, state, history):
     pass
 
+  def check(self):
+    pass
 
-def _open(directory, keep, log):
+
+def _open(directory, keep, settings, log):
   if directory is None:
     return _NoCheckpoints()
-  return checkpoints.Checkpoints(directory, keep=keep, log=log)
+  return checkpoints.Checkpoints(
+    pathlib.Path(directory),
+    keep=keep,
+    best_metric=settings.best_metric,
+    best_mode=settings.best_mode,
+    log=log,
+  )
 
 
-def _record(history, metrics, label, unit):
-  """Waits for the metrics of a step, if any, and appends them; gives None."""
-  if metrics is None:
+def _is_due(step, num_steps, settings):
+  """Whether to evaluate after so many steps."""
+  if settings.eval_fn is None or not settings.eval_every:
+    return False
+  return step % settings.eval_every == 0 or step == num_steps
+
+
+def _plan(step_fn, state, batch, rates, log):
+  """Prints what a step needs and refuses one that does not fit."""
+  plan = memory.plan(step_fn, state, batch)
+  if plan is None:
     return
-  row = {name: float(value) for name, value in metrics.items()}
-  if not math.isfinite(row["loss"]):
-    raise FloatingPointError(
-      f"{label}: the loss of {unit[:-1]} {len(history)} is {row['loss']}. "
-      "Nothing of it was saved; a lower learning rate or clip_norm may help."
-    )
-  history.append(row)
+  log(memory.line(plan))
+  memory.check(plan)
+  kind = jax.local_devices()[0].device_kind
+  rates.flops, rates.peak = plan.flops, speed.peak_flops(kind)
+  if rates.peak is None:
+    log(f"peak FLOP/s of the device {kind!r} unknown, so no MFU is shown")
 
 
 def _latest(history):

@@ -13,12 +13,20 @@ Usage:
   --config.FIELD  Sets one field of the config, such as
                   --config.teacher.num_steps=100. May be repeated.
 
+On several hosts, start the same command on each, with a workdir that all see:
+  --coordinator   HOST:PORT of process 0, or auto where JAX finds the processes
+                  by itself (TPU pods, Slurm, Open MPI).
+  --num_processes How many there are; not with auto.
+  --process_id    Which this is, from 0; not with auto.
+  --wait          Seconds to wait for the others. Default: 300.
+
 A stage runs if its part of the config, what it reads, or its input files have
 changed; to run one again all the same, delete its folder in the workdir. Stop a
 run whenever you like, or kill it: the same command goes on from there.
 
-Exit codes: 0 all is up to date; 1 failed; 2 something that was given is wrong
-or missing; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+Exit codes: 0 all is up to date, or SIGTERM stopped the run and what was done is
+saved, as the last line then says; 1 failed; 2 something that was given is wrong
+or missing; 130 stopped by Ctrl-C.
 """
 
 import contextlib
@@ -29,10 +37,18 @@ import re
 import signal
 import sys
 import threading
+import traceback
 
 from absl import flags
 
-from alignet_jax import artifacts, pipeline, progress, validate
+from alignet_jax import (
+  artifacts,
+  distributed,
+  manifest,
+  pipeline,
+  progress,
+  validate,
+)
 from alignet_jax import config as config_lib
 from alignet_jax import stages as stages_lib
 
@@ -61,14 +77,36 @@ def main(argv=None):
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   try:
+    code = _main(argv)
+  except Exception:
+    if distributed.process_count() == 1:
+      raise
+    traceback.print_exc()
+    distributed.fail(traceback.format_exc().splitlines()[-1])
+  if distributed.process_count() > 1:
+    if code in (1, 2):
+      distributed.fail("its error is in its own output", code)
+    distributed.shut_down()
+  return code
+
+
+def _main(argv):
+  """`main` without the others: translates errors into exit codes."""
+  try:
     if any(argument in HELP for argument in argv):
       print(__doc__.strip(), flush=True)
       return 0
-    with _sigterm_exits():
-      _run(argv)
+    try:
+      with _sigterm_exits():
+        _run(argv)
+    except _Stopped:
+      return 0
   except artifacts.InputError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except artifacts.WriteError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
   except KeyboardInterrupt:
     return 130
   except BrokenPipeError:
@@ -89,10 +127,15 @@ def main(argv=None):
   return 0
 
 
+class _Stopped(SystemExit):
+  """SIGTERM; of all that a stage does, nothing catches it as a failure."""
+
+
 def _run(argv):
   """`main` without the translation of errors into exit codes."""
   argv, overrides = _split_overrides(argv)
-  spec, workdir, stages = _parse_flags(argv)
+  values = _parse_flags(argv)
+  spec, workdir, stages = values.config, values.workdir, values.stages
   config = config_lib.load(spec)
   config = config_lib.apply_overrides(config, overrides)
   validate.check(config)
@@ -103,9 +146,28 @@ def _run(argv):
       " that have to."
     )
   workdir = pathlib.Path(workdir or _default_workdir(spec)).absolute()
-  progress.write(
-    f"config {spec}, workdir {workdir}, seed {config.get('seed', 'missing')}"
-  )
+  if not values.process_id:
+    progress.write(
+      f"config {spec}, workdir {workdir}, seed {config.get('seed', 'missing')}"
+    )
+  if values.coordinator:
+    distributed.initialize(
+      values.coordinator,
+      num_processes=values.num_processes,
+      process_id=values.process_id,
+      facts={
+        "config": manifest.config_hash(config)[:16],
+        "stages": ",".join(stages or ("all",)),
+        "code": distributed.code_version(),
+        "versions": str(manifest.versions()),
+      },
+      workdir=workdir,
+      timeout=values.wait,
+    )
+  elif values.num_processes is not None or values.process_id is not None:
+    raise artifacts.InputError(
+      "--num_processes and --process_id need --coordinator=HOST:PORT."
+    )
   pipeline.run(
     stages_lib.stages(),
     config,
@@ -136,13 +198,17 @@ def _split_overrides(argv):
 
 
 def _parse_flags(argv):
-  """Returns the values of --config, --workdir (or None), --stages (or None)."""
+  """Returns the values of the flags, each of which may be None."""
   # Flags of its own, not absl's global ones: importing this module, under
   # whatever name and however often, then leaves no trace.
   values = flags.FlagValues()
   flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
   flags.DEFINE_string("workdir", None, "", flag_values=values)
   flags.DEFINE_list("stages", None, "", flag_values=values)
+  flags.DEFINE_string("coordinator", None, "", flag_values=values)
+  flags.DEFINE_integer("num_processes", None, "", 1, flag_values=values)
+  flags.DEFINE_integer("process_id", None, "", 0, flag_values=values)
+  flags.DEFINE_float("wait", 300.0, "", 0.0, flag_values=values)
   try:
     positional = values(["main", *argv])[1:]
   except flags.Error as error:
@@ -151,10 +217,9 @@ def _parse_flags(argv):
     raise artifacts.InputError(
       f"unexpected argument {positional[0]!r} (--help lists all flags)"
     )
-  stages = values.stages
-  if stages is not None:
-    stages = [name.strip() for name in stages if name.strip()]
-  return values.config, values.workdir, stages
+  if values.stages is not None:
+    values.stages = [name.strip() for name in values.stages if name.strip()]
+  return values
 
 
 def _default_workdir(spec):
@@ -169,15 +234,18 @@ def _show_device():
   import jax
 
   devices = jax.devices()
-  progress.write(f"device {len(devices)} x {devices[0].device_kind}")
+  if distributed.is_main():
+    number = distributed.process_count()
+    where = f" of {number} processes" if number > 1 else ""
+    progress.write(f"device {len(devices)} x {devices[0].device_kind}{where}")
 
 
 @contextlib.contextmanager
 def _sigterm_exits():
-  """Lets SIGTERM unwind the stack, as Ctrl-C does, with exit code 143."""
+  """Lets SIGTERM unwind the stack, as Ctrl-C does."""
 
   def stop(signum, frame):
-    raise SystemExit(128 + signum)
+    raise _Stopped(0)
 
   if threading.current_thread() is not threading.main_thread():
     yield

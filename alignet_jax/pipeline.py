@@ -8,6 +8,11 @@ was stopped, by whatever means, goes on with the same command. What a stage is
 about to read is compared with the manifest first, byte by byte; where nothing
 has to run, sizes are enough.
 
+Where several processes run together (see `distributed`), process 0 decides and
+writes all artefacts. The others wait until it comes to a stage with
+`all_hosts`, run that beside it, and throw away what they write into their own
+`out`.
+
 Usage:
   metrics = run(stages.stages(), config, "runs/quickstart")
 """
@@ -16,12 +21,13 @@ import dataclasses
 import datetime
 import pathlib
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
 import ml_collections
 
-from alignet_jax import artifacts, manifest, progress, results
+from alignet_jax import artifacts, distributed, manifest, progress, results
 from alignet_jax import config as config_lib
 from alignet_jax import workdir as workdir_lib
 
@@ -41,6 +47,9 @@ class StageContext:
     inputs: Upstream stage -> folder of its artefact; only those that the config
       includes.
     log: Prints one line.
+    logs: Folder for what one watches while the stage runs, such as curves. It
+      is no part of the artefact, stays, and is not to be read by stages. None
+      where there is none.
   """
 
   config: ml_collections.ConfigDict
@@ -48,6 +57,7 @@ class StageContext:
   scratch: pathlib.Path
   inputs: Mapping[str, pathlib.Path]
   log: Callable[[str], None]
+  logs: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +71,8 @@ class Stage:
     run: Makes the artefact; returns metrics, flat name -> number, or None.
     external: Lists the files outside the workdir that it reads, given the part
       of the config that the stage sees. Must be quick.
+    all_hosts: Whether all processes run it together, if there are several. Its
+      `out` is then the artefact in process 0 only; its scratch folder is one.
   """
 
   name: str
@@ -70,6 +82,7 @@ class Stage:
   external: Callable[
     [ml_collections.ConfigDict], list[artifacts.ExternalInput]
   ] = lambda config: []
+  all_hosts: bool = False
 
 
 def run(
@@ -105,6 +118,8 @@ def run(
   """
   jobs = _make_jobs(stages, config)
   selected = _select(jobs, only)
+  if not distributed.is_main():
+    return _follow(jobs, pathlib.Path(workdir).absolute(), before_first)
   where = ""
   try:
     with workdir_lib.opened(workdir, log=log) as folder:
@@ -123,9 +138,39 @@ def run(
         log(f"{name}: running" + (f" ({reason})" if reason else ""))
         runner.run(jobs[name])
         where = ""
-      return runner.finish()
+      metrics = runner.finish()
   except (KeyboardInterrupt, SystemExit):
+    distributed.stop_others()
     log(f"stopped{where}; the same command goes on from there")
+    raise
+  distributed.broadcast({"done": metrics})
+  return metrics
+
+
+def _follow(jobs, workdir, before_first):
+  """What the processes other than the first do: they wait for their stages."""
+  quiet = lambda line: None  # noqa: E731
+  try:
+    while True:
+      message = distributed.broadcast()
+      if "done" in message:
+        return message["done"]
+      if before_first is not None:
+        before_first()
+        before_first = None
+      job = jobs[message["stage"]]
+      with tempfile.TemporaryDirectory() as out:
+        context = StageContext(
+          config=job.config,
+          out=pathlib.Path(out),
+          scratch=workdir / message["scratch"],
+          inputs={name: workdir / name for name in job.reads},
+          log=quiet,
+          logs=workdir / "logs" / job.name,
+        )
+        job.stage.run(context)
+  except (KeyboardInterrupt, SystemExit):
+    distributed.stop_others()
     raise
 
 
@@ -279,7 +324,11 @@ class _Runner:
       scratch=scratch,
       inputs={name: self._folder.path / name for name in inputs},
       log=self._log,
+      logs=self._folder.path / "logs" / job.name,
     )
+    if job.stage.all_hosts:
+      where = scratch.relative_to(self._folder.path)
+      distributed.broadcast({"stage": job.name, "scratch": str(where)})
     start = time.monotonic()
     try:
       metrics = results.checked(job.stage.run(context), job.name)

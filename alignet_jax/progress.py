@@ -29,7 +29,7 @@ class Progress:
   `INTERVAL` seconds and one at the end, each written through at once.
   """
 
-  def __init__(self, total, *, unit, label, initial=0):
+  def __init__(self, total, *, unit, label, initial=0, quiet=False):
     """Prepares the display; nothing is printed yet.
 
     Args:
@@ -38,7 +38,9 @@ class Progress:
       label: What is being done, such as the name of the stage.
       initial: How many were done by an earlier run; they do not count for the
         rate.
+      quiet: Whether to show nothing, as where another process shows it.
     """
+    self._quiet = quiet
     self._total = total
     self._unit = unit
     self._label = label
@@ -51,7 +53,7 @@ class Progress:
     """Starts the clock, and draws the bar if there is a terminal."""
     self._start = self._shown = time.monotonic()
     self._rate_since = None  # Time and units done; None before the first unit.
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not self._quiet:
       # Left to itself, tqdm draws nothing where a terminal gives its size as 0,
       # as those of some containers do.
       columns, lines = shutil.get_terminal_size()
@@ -120,6 +122,8 @@ class Progress:
 
   def _print(self, words):
     share = 100 * self._done // max(self._total, 1)
+    if self._quiet:
+      return
     if self._info:
       words = [*words, _format_info(self._info)]
     counted = f"{self._done}/{self._total} {self._unit} ({share}%)"

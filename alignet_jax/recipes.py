@@ -150,6 +150,10 @@ def distillation():
   config.student.mesh.fsdp = 1  # Devices that share one copy of the weights.
   config.student.mesh.tensor = 1  # Devices that share each matrix product.
   config.student.checkpoint_every = 10_000
+  config.student.eval_every = 5_000  # Steps, on held-out triplets; 0: never.
+  config.student.on_bad_loss = "stop"  # Or "skip" its update, and count.
+  config.student.spike_factor = 0.0  # Times the mean loss; 0: no limit.
+  config.student.profile = (0, 0)  # First step and number of steps; 0: none.
 
   config.evaluate = ml_collections.ConfigDict()
   config.evaluate.batch_size = 256
@@ -256,5 +260,6 @@ def shrink(config, *, size=32):
   config.student.num_steps = 12
   config.student.warmup_steps = 2
   config.student.checkpoint_every = 5
+  config.student.eval_every = 6
   config.evaluate.num_draws = 2
   config.report.num_examples = 3

@@ -50,6 +50,7 @@ def stages():
       run=_run_student,
       reads=("features", "triplets"),
       config_keys=("student", "triplets", "images", "world", "features"),
+      all_hosts=True,
     ),
     _stage(
       "evaluate",

@@ -73,6 +73,7 @@ CHOICES = {
   ),
   "student.compute_dtype": ("float32", "bfloat16"),
   "student.on_error": ("refuse", "replace"),
+  "student.on_bad_loss": ("stop", "skip"),
 }
 
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
@@ -163,6 +164,8 @@ RANGES = (
       "student.warmup_steps",
       "student.decay_to_init",
       "student.clip_norm",
+      "student.eval_every",
+      "student.profile",
       "report.num_examples",
     ),
     0,
@@ -299,6 +302,7 @@ def check(config):
   _check_backbones(config)
   _check_teacher(config)
   _check_student(config)
+  _check_loop(config)
 
 
 def _get(config, field):
@@ -483,4 +487,24 @@ def _check_student(config):
       f"config.student.representation is {representation!r}, but with"
       f" config.{group}.backbone.pool {pool!r} there is no class token; use"
       " pre_logits, head_input or patch_mean."
+    )
+
+
+def _check_loop(config):
+  """What a single range cannot say of the training loop."""
+  factor = _get(config, "student.spike_factor")
+  if factor is not _MISSING:
+    text = "more than 1, or 0 for no limit"
+    for _, value in _numbers(config, ("student.spike_factor",), text):
+      if value != 0 and not value > 1:
+        raise _not_allowed("student.spike_factor", value, text)
+  window = _get(config, "student.profile")
+  if window is not _MISSING and (
+    not isinstance(window, (tuple, list))
+    or len(window) != 2
+    or not all(isinstance(number, int) for number in window)
+  ):
+    raise artifacts.InputError(
+      f"config.student.profile is {window!r}; write two whole numbers, the"
+      " first step and how many, such as 10,5; 0,0 for none."
     )

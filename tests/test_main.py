@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -308,7 +309,7 @@ def test_a_run_ends_with_the_table_and_the_next_one_skips_all(whole):
   ("number", "code"),
   [
     (signal.SIGINT, 130),
-    (signal.SIGTERM, 143),
+    (signal.SIGTERM, 0),
     (signal.SIGKILL, -signal.SIGKILL),
   ],
 )
@@ -360,3 +361,20 @@ def test_a_reader_that_leaves_ends_the_run_quietly(folder):
     err = process.stderr.read()
   assert process.returncode == 1
   assert err == ""
+
+
+def test_numbers_of_processes_need_a_coordinator(folder, calls, capsys):
+  assert main.main(["--process_id=1"]) == 2
+  assert "need --coordinator=HOST:PORT" in capsys.readouterr().err
+  assert calls == []
+
+
+def test_a_missing_process_is_named_before_anything_runs(folder, calls, capsys):
+  with socket.create_server(("localhost", 0)) as free:
+    port = free.getsockname()[1]
+  flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+  assert main.main([*flags, "--process_id=0", "--wait=0.2"]) == 2
+  assert "Process 1 of 2 did not call in within 0.2 s" in (
+    capsys.readouterr().err
+  )
+  assert calls == []

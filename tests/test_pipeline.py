@@ -667,3 +667,30 @@ def test_stages_out_of_order_are_a_mistake_of_the_programmer(toy):
   toy.stages = toy.stages[::-1]
   with pytest.raises(ValueError, match="sums must stand before words"):
     toy.run()
+
+
+def test_other_processes_run_the_stages_of_all_hosts_only(
+  tmp_path, monkeypatch
+):
+  messages = iter(
+    [{"stage": "b", "scratch": ".partial/b.scratch-1"}, {"done": {"m": 1.0}}]
+  )
+  monkeypatch.setattr(pipeline.distributed, "is_main", lambda: False)
+  monkeypatch.setattr(pipeline.distributed, "broadcast", lambda: next(messages))
+  contexts = []
+
+  def run_b(context):
+    (context.out / "x.json").write_text("1")
+    contexts.append(context)
+
+  config = ml_collections.ConfigDict({"seed": 3, "stages": ("a", "b")})
+  stages = (
+    pipeline.Stage("a", (), (), run=None),
+    pipeline.Stage("b", ("a",), (), run=run_b, all_hosts=True),
+  )
+  assert pipeline.run(stages, config, tmp_path) == {"m": 1.0}
+  (context,) = contexts
+  assert context.config.seed == 3
+  assert context.inputs == {"a": tmp_path / "a"}
+  assert context.scratch == tmp_path / ".partial" / "b.scratch-1"
+  assert not context.out.exists() and os.listdir(tmp_path) == []

@@ -58,6 +58,9 @@ def test_a_config_without_the_fields_passes():
     ("vice.batch_size", "0", "is 0; allowed are numbers: 1 or more."),
     ("judgments.num_train", "0", "is 0; allowed are numbers: 1 or more."),
     ("student.lr", "0", "is 0.0; allowed are numbers: more than 0."),
+    ("student.spike_factor", "0.5", "more than 1, or 0 for no limit."),
+    ("student.profile", "3", "write two whole numbers"),
+    ("student.on_bad_loss", "skp", "Did you mean 'skip'[?]"),
     ("student.lr", "inf", "is inf; allowed are numbers: more than 0."),
     ("vice.pi", "0.5,1", "is 1.0; allowed .* more than 0 and less than 1."),
     ("vice.spike", "()", "config.vice.spike is empty; give one value"),
@@ -232,6 +235,7 @@ def test_the_names_are_those_of_the_modules():
     "student.representation": student_model.REPRESENTATIONS,
     "student.compute_dtype": student_settings.COMPUTE_DTYPES,
     "student.on_error": batches.ON_ERROR,
+    "student.on_bad_loss": ("stop", "skip"),
   }
 
 

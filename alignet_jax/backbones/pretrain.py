@@ -57,7 +57,8 @@ def run(context, model):
   params = classifier.init(
     jax.random.key(config.seed), jnp.zeros([1, size, size, 3])
   )["params"]
-  mesh = sharding.make_mesh()
+  # This host's own: the others do not take part in this stage.
+  mesh = sharding.make_mesh(devices=jax.local_devices())
   state = sharding.place(PretrainState(params, tx.init(params)), mesh)
 
   def make_batches(start_step):

@@ -155,15 +155,6 @@ def replicated(x, mesh):
   return jax.lax.with_sharding_constraint(x, where)
 
 
-def gather(tree):
-  """Numpy arrays of a tree that may lie on the devices of several hosts."""
-  if all(x.is_fully_addressable for x in jax.tree.leaves(tree)):
-    return jax.device_get(tree)
-  from jax.experimental import multihost_utils
-
-  return multihost_utils.process_allgather(tree, tiled=True)
-
-
 def table(params, mesh, rules=RULES):
   """Describes where parameters lie, for people.
 

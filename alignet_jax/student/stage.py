@@ -4,19 +4,16 @@ Both start from the same weights and differ in nothing but whose similarities
 they learn: the transformed teacher's or the raw one's.
 """
 
-import functools
-
 import jax
 import numpy as np
 
-from alignet_jax import artifacts, loop
+from alignet_jax import artifacts, distributed, loop
 from alignet_jax.backbones import stage as backbone_stage
 from alignet_jax.backbones import weights as weights_lib
 from alignet_jax.images import sources
-from alignet_jax.student import embedder, sharding
+from alignet_jax.student import data, embedder, heldout, sharding
 from alignet_jax.student import model as model_lib
 from alignet_jax.student import settings as settings_lib
-from alignet_jax.triplets import dataset, dense_batches, dense_files, files
 
 # Where evaluations look for it.
 Embedder = embedder.Embedder
@@ -31,7 +28,8 @@ def run_student(context):
   Writes `base.npz` (the backbone before) and, for each variant,
   `<variant>.npz` (the backbone after, names of big_vision) and, if there is
   one, `<variant>_head.npz`, `backbone.json` (the architecture) and `losses.csv`
-  (variant, step and the metrics of `train.train_step`).
+  (variant, step and the metrics of `train.train_step`, with "val_loss" and
+  "val_accuracy" on held-out triplets after the updates of some steps).
 
   Args:
     context: `pipeline.StageContext`; reads config.student and config.triplets,
@@ -132,79 +130,45 @@ def _open_collection(context, backbone):
 def _train(context, variant, state, step_fn, images, mesh):
   """Trains one student; returns its parameters and history."""
   settings = context.config.student
-  open_batches, fields = _open_batches(context, variant, images, mesh)
+  examples = data.open_examples(context, TRANSFORMS[variant], images, mesh)
 
-  def make_batches(start_step):
-    batches = open_batches(
-      start_step=start_step, num_steps=settings.num_steps - start_step
+  def evaluate(state):
+    names = ("model", "loss_fn", "temperature", "value_range")
+    return heldout.evaluate(
+      state.params,
+      examples.held_out(),
+      **{name: step_fn.keywords[name] for name in names},
     )
-    for batch in batches:
-      yield sharding.shard_batch({k: batch[k] for k in fields}, mesh)
 
   state, history = loop.train(
     state,
     step_fn,
-    make_batches,
+    examples.batches,
     num_steps=settings.num_steps,
     checkpoint_dir=context.scratch / variant,
     checkpoint_every=settings.checkpoint_every,
     label=f"student {variant}",
+    settings=loop.Settings(
+      eval_fn=evaluate,
+      eval_every=settings.eval_every,
+      best_metric="val_loss" if settings.eval_every else "",
+      on_bad_loss=settings.on_bad_loss,
+      spike_factor=settings.spike_factor,
+      describe_batch=examples.describe,
+      metrics_dir=context.logs and context.logs / variant,
+      profile=tuple(settings.profile),
+      units_per_step=examples.units_per_step,
+      # The other variants have the same.
+      show_overview=variant == settings.variants[0],
+    ),
     log=context.log,
   )
-  return sharding.gather(state.params), history
-
-
-def _open_batches(context, variant, images, mesh):
-  """What makes the batches of some steps, and the fields that a step takes."""
-  settings = context.config.student
-  host_index, num_hosts = sharding.batch_share(mesh)
-  common = {
-    "seed": context.config.seed,
-    "host_index": host_index,
-    "num_hosts": num_hosts,
-    "on_error": settings.on_error,
-  }
-  folder = context.inputs["triplets"]
-  if settings.batches == "dense":
-    teacher = dense_files.read(folder / TRANSFORMS[variant])
-    features = artifacts.read_npy(
-      context.inputs["features"] / "collection.npy", mmap=True
-    )
-    open_batches = functools.partial(
-      dense_batches.make_dataset,
-      teacher.cluster_ids,
-      features,
-      images,
-      transform=teacher.transform,
-      temperature=teacher.temperature,
-      clusters_per_batch=settings.clusters_per_batch,
-      images_per_cluster=settings.images_per_cluster,
-      **common,
-    )
-    return open_batches, ("image", "teacher_sims")
-  labelled = files.read(
-    files.path_of(
-      folder,
-      TRANSFORMS[variant],
-      "train",
-      context.config.triplets.sampling,
-    ),
-    num_images=len(images),
-  )
-  open_batches = functools.partial(
-    dataset.make_dataset,
-    labelled.indices,
-    labelled.pair_sims,
-    images,
-    batch_size=settings.batch_size,
-    **common,
-  )
-  return open_batches, ("image", "target_logprobs")
+  return distributed.fetch(state.params), history
 
 
 def _write_csv(path, rows):
-  """Writes dicts of one form as a table; floats exactly."""
-  names = list(rows[0])
+  """Writes dicts as a table; floats exactly, what a row lacks as nothing."""
+  names = list(dict.fromkeys(name for row in rows for name in row))
   lines = [",".join(names)]
-  lines += [",".join(str(row[name]) for name in names) for row in rows]
+  lines += [",".join(str(row.get(name, "")) for name in names) for row in rows]
   artifacts.write_text(path, "\n".join(lines) + "\n")

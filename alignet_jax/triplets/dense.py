@@ -117,6 +117,13 @@ def pairs(clusters_per_batch, images_per_cluster):
   return (starts[:, None, None] + of_one[None]).reshape(-1, 2)
 
 
+def num_triplets(clusters_per_batch, images_per_cluster):
+  """How many there are in a batch: P (P - 1) K * K (K - 1) / 2."""
+  num_pairs = images_per_cluster * (images_per_cluster - 1) // 2
+  num_others = (clusters_per_batch - 1) * images_per_cluster
+  return clusters_per_batch * num_pairs * num_others
+
+
 def triplets(clusters_per_batch, images_per_cluster):
   """All cluster-border triplets of a batch.
 

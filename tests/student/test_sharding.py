@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignet_jax import artifacts
+from alignet_jax import artifacts, distributed
 from alignet_jax.backbones import vit
 from alignet_jax.student import model, optimizer, sharding, train
 
@@ -140,7 +140,7 @@ def test_what_was_placed_is_gathered_as_it_was(np_rng):
   placed = sharding.place(tree, mesh)
   kernel = placed["triplet_head"]["kernel"]
   assert kernel.addressable_shards[0].data.shape == (3, 5)
-  gathered = sharding.gather(placed)
+  gathered = distributed.fetch(placed)
   assert gathered["n"] == 3
   np.testing.assert_array_equal(
     gathered["triplet_head"]["kernel"], tree["triplet_head"]["kernel"]

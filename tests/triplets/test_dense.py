@@ -108,3 +108,8 @@ def test_scores_are_those_of_the_shared_definition():
 def test_batches_that_cannot_be_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     _batches(3, **options)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (7, 2)])
+def test_triplets_are_counted_without_making_them(size):
+  assert dense.num_triplets(*size) == len(dense.triplets(*size))
