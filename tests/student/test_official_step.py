@@ -123,14 +123,13 @@ def test_loss_gradients_and_updated_parameters_agree(
   )
   state = train.init_state(tree(anchor), tx)
   clip, adam, decay, schedule = state.opt_state
-  count = jnp.int32(COUNT)
   state = state.replace(
     params=tree(params),
     opt_state=(
       clip,
-      adam._replace(count=count, nu=tree(nu)),
+      adam._replace(count=jnp.array(COUNT), nu=tree(nu)),
       decay,
-      schedule._replace(count=count),
+      schedule._replace(count=jnp.array(COUNT)),
     ),
   )
   state, metrics = train.train_step(
