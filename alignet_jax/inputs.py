@@ -41,6 +41,19 @@ REMEDIES = {
   ),
 }
 
+_PHOTO_REMEDIES = {
+  "images": "folder of photographs",
+  "index": (
+    "a csv of the photographs, with the columns file (below the folder) and"
+    " things_index (0-based row of things_concepts.tsv, or nothing)"
+  ),
+  "vice_embedding": (
+    "VICE embedding of the THINGS objects: https://github.com/LukasMut/VICE, "
+    "a table [objects dimensions]"
+  ),
+  "concepts": "things_concepts.tsv of THINGS: https://osf.io/jum2f",
+}
+
 _BUCKET = "https://storage.googleapis.com/"
 
 
@@ -106,6 +119,28 @@ def _evaluate(config):
   return _images(config, ("stimuli",))
 
 
+def _photos(config):
+  """All of the photographs' files: each stage of that run opens the source."""
+  paths = config.photos
+  if paths.source != "files":
+    return []
+  names = ("images", "index", "vice_embedding", "concepts")
+  inputs = [
+    artifacts.ExternalInput(
+      f"photos.{name}", paths[name], _PHOTO_REMEDIES[name]
+    )
+    for name in names
+  ]
+  inputs.append(
+    artifacts.ExternalInput(
+      "photos.backbone.weights",
+      paths.backbone.weights,
+      "weights of the backbone, as alignet_jax.features takes them",
+    )
+  )
+  return inputs
+
+
 def _images(config, names):
   if config.images.source != "folder":
     return []
@@ -135,4 +170,8 @@ _STAGES = {
   "teacher": _teacher,
   "student": _student,
   "evaluate": _evaluate,
+  "photo_features": _photos,
+  "photo_teachers": _photos,
+  "photo_students": _photos,
+  "photo_scores": _photos,
 }

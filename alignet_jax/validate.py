@@ -43,6 +43,10 @@ CHOICES = {
   "student.loss": ("jsd", "kl", "contrastive_hard"),
   "student.backbone.source": ("teacher", "weights"),
   "student.backbone.pool": _POOLS,
+  "photos.source": ("files", "generated"),
+  "photo_teacher.lr_decay": ("constant", "cosine"),
+  "photo_student.loss": ("jsd", "kl", "contrastive_hard"),
+  "photo_student.show_heldout": (True, False),
 }
 
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
@@ -52,7 +56,10 @@ RANGES = (
   (("world.size",), 16, math.inf),
   (("world.num_exemplars",), 2, 32),
   (("world.num_heldout_basics",), 1, 6),
-  (("clusters.num_clusters",), 2, math.inf),
+  (("clusters.num_clusters", "photos.num_folds"), 2, math.inf),
+  (("photo_scores.min_photos",), 2, math.inf),
+  # Three images are the least triplet; 128 make 341,376.
+  (("photo_student.batch_size",), 3, 128),
   (("judgments.people.lapse",), 0, 1),
   (
     (
@@ -99,6 +106,16 @@ RANGES = (
       "evaluate.batch_size",
       "evaluate.num_shots",
       "evaluate.num_draws",
+      "photos.teacher_size",
+      "photos.student_size",
+      "photos.first_block",
+      "photos.batch_size",
+      "photo_teacher.num_triplets",
+      "photo_teacher.batch_size",
+      "photo_teacher.num_epochs",
+      "photo_student.num_steps",
+      "photo_student.checkpoint_every",
+      "photo_scores.num_draws",
     ),
     1,
     math.inf,
@@ -120,6 +137,10 @@ RANGES = (
       "student.decay_to_init",
       "student.clip_norm",
       "report.num_examples",
+      "photo_teacher.strengths",
+      "photo_student.warmup_steps",
+      "photo_student.decay_to_init",
+      "photo_student.clip_norm",
     ),
     0,
     math.inf,
@@ -139,6 +160,9 @@ OPEN_RANGES = (
       "teacher.locality_temperature",
       "student.temperature",
       "student.lr",
+      "photo_teacher.lr",
+      "photo_student.lr",
+      "photo_student.temperature_factor",
     ),
     0,
     math.inf,
@@ -163,6 +187,7 @@ NEEDS = {
   ("features.source", "pretrain"): ("pretrain", "features.backbone"),
   ("features.source", "backbone"): ("features.backbone",),
   ("features.source", "file"): ("things.features",),
+  ("photos.source", "generated"): ("world",),
   ("student.backbone.source", "weights"): tuple(
     f"student.backbone.{name}"
     for name in ("variant", "pool", "size", "value_range", "weights", "url")
@@ -179,6 +204,7 @@ RELATIONS = (
   ("evaluate.num_shots", "world.num_images.support", *_AT_MOST),
   ("pretrain.warmup_steps", "pretrain.num_steps", *_LESS),
   ("student.warmup_steps", "student.num_steps", *_LESS),
+  ("photo_student.warmup_steps", "photo_student.num_steps", *_LESS),
   ("pretrain.num_microbatches", "pretrain.batch_size", *_DIVIDES),
   ("student.num_microbatches", "student.batch_size", *_DIVIDES),
 )
