@@ -173,12 +173,12 @@ def _run_photo_teachers(context):
 
 
 def _run_photo_students(context):
-  from alignet_jax.photos import stage
+  from alignet_jax.photos import student_stage
 
-  return stage.run_students(context)
+  return student_stage.run_students(context)
 
 
 def _run_photo_scores(context):
-  from alignet_jax.photos import stage
+  from alignet_jax.photos import score_stage
 
-  return stage.run_scores(context)
+  return score_stage.run_scores(context)

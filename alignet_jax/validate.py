@@ -46,7 +46,6 @@ CHOICES = {
   "photos.source": ("files", "generated"),
   "photo_teacher.lr_decay": ("constant", "cosine"),
   "photo_student.loss": ("jsd", "kl", "contrastive_hard"),
-  "photo_student.show_heldout": (True, False),
 }
 
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
@@ -188,6 +187,10 @@ NEEDS = {
   ("features.source", "backbone"): ("features.backbone",),
   ("features.source", "file"): ("things.features",),
   ("photos.source", "generated"): ("world",),
+  ("photos.source", "files"): tuple(
+    f"photos.{name}"
+    for name in ("images", "index", "vice_embedding", "concepts", "category")
+  ),
   ("student.backbone.source", "weights"): tuple(
     f"student.backbone.{name}"
     for name in ("variant", "pool", "size", "value_range", "weights", "url")

@@ -15,6 +15,7 @@ from alignet_jax.backbones import vit
 from alignet_jax.images import sources, world
 from alignet_jax.judgments import stage as judgments_stage
 from alignet_jax.judgments.vice import model as vice
+from alignet_jax.photos import source as photos_source
 from alignet_jax.student import losses
 from alignet_jax.student import stage as student_stage
 from alignet_jax.teacher import stage as teacher_stage
@@ -31,6 +32,8 @@ def _load(name, overrides=()):
 @pytest.mark.parametrize(
   "name",
   [
+    "photos_vits14.py",
+    "photos_vits14.py:runlocal",
     "quickstart.py",
     "quickstart.py:runlocal",
     "things_teacher.py",
@@ -149,6 +152,9 @@ def test_the_names_are_those_of_the_modules():
     "student.loss": tuple(losses.LOSSES),
     "student.backbone.source": ("teacher", "weights"),
     "student.backbone.pool": vit.POOLS,
+    "photos.source": tuple(photos_source.SOURCES),
+    "photo_teacher.lr_decay": ("constant", "cosine"),
+    "photo_student.loss": tuple(losses.LOSSES),
   }
   assert validate.VIT_SIZES == tuple(vit.VARIANTS)
 

@@ -63,13 +63,12 @@ def make(config):
   Raises:
     artifacts.InputError: A file is missing or does not fit the others.
   """
-  known = {"files": _read, "generated": _generate}
   kind = config.photos.source
-  if kind not in known:
+  if kind not in SOURCES:
     raise artifacts.InputError(
-      f"config.photos.source is {kind!r}; known are {', '.join(known)}."
+      f"config.photos.source is {kind!r}; known are {', '.join(SOURCES)}."
     )
-  return known[kind](config)
+  return SOURCES[kind](config)
 
 
 def load_backbone(config, size):
@@ -88,12 +87,6 @@ def _read(config):
   paths = config.photos
   embedding = things.load_embedding(paths.vice_embedding)
   listed = index.read(paths.index, num_objects=len(embedding))
-  if len(listed.matched) < 3 * config.photos.num_folds:
-    raise artifacts.InputError(
-      f"{paths.index} names {len(listed.matched)} photographs of concepts;"
-      f" config.photos.num_folds {config.photos.num_folds} needs at least"
-      f" {3 * config.photos.num_folds}."
-    )
   concepts = listed.concepts[listed.matched]
   return Source(
     open=lambda preprocessing: index.open_images(
@@ -137,3 +130,6 @@ def _generate(config):
     embedding=embedding.astype(np.float32),
     categories=[world.superordinate_name(exemplar) for exemplar in judged],
   )
+
+
+SOURCES = {"files": _read, "generated": _generate}

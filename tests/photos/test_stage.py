@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -93,9 +94,23 @@ def test_a_fold_learns_nothing_about_its_concepts(
   assert other["photos/rsa/aligned"] != metrics["photos/rsa/aligned"]
 
 
-def test_too_few_categories_are_refused(finished):
-  with pytest.raises(artifacts.InputError, match="min_photos"):
-    run(finished[0], **{"photo_scores.min_photos": "40"})
+@pytest.mark.parametrize(
+  ("field", "value", "sentence"),
+  [
+    ("photo_scores.min_photos", "40", "0 categories have 40 photographs"),
+    ("photo_student.batch_size", "103", "is 103; .* at most 102"),
+    ("photos.first_block", "2", "of 2 blocks it may be 1 to 1"),
+    ("photos.num_folds", "21", "of 60 concepts there may be 2 to 20 folds"),
+    ("photos.backbone.name", "dino_x14", "dino_x14"),
+  ],
+)
+def test_what_only_the_data_can_tell_is_refused_in_words(
+  finished, tmp_path, field, value, sentence
+):
+  workdir = tmp_path / "copy"
+  shutil.copytree(finished[0], workdir)
+  with pytest.raises(artifacts.InputError, match=sentence):
+    run(workdir, **{field: value})
 
 
 def test_a_full_run_names_every_missing_file(tmp_path):
