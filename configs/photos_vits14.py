@@ -41,12 +41,12 @@ def get_config(arg=""):
   config.photos.index = ""
   config.photos.vice_embedding = ""
   config.photos.concepts = ""
-  config.photos.category = "Top-down Category (manual selection)"
+  config.photos.category = "Top-down Category (WordNet)"
   config.photos.num_folds = 5
   config.photos.teacher_size = 224  # Pixels, of a side of 256.
   config.photos.student_size = 98  # Pixels, of a side of 112.
   # Blocks before this one are frozen, and what they give is computed once.
-  config.photos.first_block = 8
+  config.photos.first_block = 11
   config.photos.batch_size = 50
   config.photos.backbone = ml_collections.ConfigDict()
   config.photos.backbone.name = "dinov2_s14"
@@ -64,16 +64,16 @@ def get_config(arg=""):
   config.photo_student = ml_collections.ConfigDict()
   config.photo_student.loss = "kl"
   config.photo_student.batch_size = 64  # Images: 41,664 triplets.
-  config.photo_student.num_steps = 100
-  config.photo_student.lr = 1e-4
-  config.photo_student.warmup_steps = 10
+  config.photo_student.num_steps = 60
+  config.photo_student.lr = 3e-4
+  config.photo_student.warmup_steps = 5
   config.photo_student.decay_to_init = 1.0
   config.photo_student.clip_norm = 0.0  # No clipping.
   # Of the temperature at which the base model is as sure as its teacher.
   config.photo_student.temperature_factor = 1.0
   # Whether students of a fold see its photographs, without any judgment.
   config.photo_student.show_heldout = False
-  config.photo_student.checkpoint_every = 50
+  config.photo_student.checkpoint_every = 60
 
   config.photo_scores = ml_collections.ConfigDict()
   config.photo_scores.min_photos = 5  # That a category needs.
