@@ -49,6 +49,19 @@ REMEDIES = {
   ),
 }
 
+_PHOTO_REMEDIES = {
+  "images": "folder of photographs",
+  "index": (
+    "a csv of the photographs, with the columns file (below the folder) and"
+    " things_index (0-based row of things_concepts.tsv, or nothing)"
+  ),
+  "vice_embedding": (
+    "VICE embedding of the THINGS objects: https://github.com/LukasMut/VICE, "
+    "a table [objects dimensions]"
+  ),
+  "concepts": "things_concepts.tsv of THINGS: https://osf.io/jum2f",
+}
+
 # Begins what TensorFlow Datasets keeps where it likes.
 _TFDS = "tfds:"
 
@@ -126,6 +139,28 @@ def _evaluate(config):
     return []
   size = config.student.backbone.get("size", None)
   return _images(config, ("stimuli",), size)
+
+
+def _photos(config):
+  """All of the photographs' files: each stage of that run opens the source."""
+  paths = config.photos
+  if paths.source != "files":
+    return []
+  names = ("images", "index", "vice_embedding", "concepts")
+  inputs = [
+    artifacts.ExternalInput(
+      f"photos.{name}", paths[name], _PHOTO_REMEDIES[name]
+    )
+    for name in names
+  ]
+  inputs.append(
+    artifacts.ExternalInput(
+      "photos.backbone.weights",
+      paths.backbone.weights,
+      "weights of the backbone, as alignet_jax.features takes them",
+    )
+  )
+  return inputs
 
 
 def _images(config, names, size):
@@ -216,4 +251,8 @@ _STAGES = {
   "teacher": _teacher,
   "student": _student,
   "evaluate": _evaluate,
+  "photo_features": _photos,
+  "photo_teachers": _photos,
+  "photo_students": _photos,
+  "photo_scores": _photos,
 }

@@ -80,6 +80,31 @@ def stages():
       ),
       config_keys=("report", "judgments", "images", "world", "student"),
     ),
+    # A run of its own: real photographs, folds of concepts held out.
+    _stage(
+      "photo_features",
+      run=_run_photo_features,
+      reads=(),
+      config_keys=("photos", "world"),
+    ),
+    _stage(
+      "photo_teachers",
+      run=_run_photo_teachers,
+      reads=("photo_features",),
+      config_keys=("photos", "world", "photo_teacher"),
+    ),
+    _stage(
+      "photo_students",
+      run=_run_photo_students,
+      reads=("photo_features", "photo_teachers"),
+      config_keys=("photos", "world", "photo_student"),
+    ),
+    _stage(
+      "photo_scores",
+      run=_run_photo_scores,
+      reads=("photo_features", "photo_teachers", "photo_students"),
+      config_keys=("photos", "world", "photo_scores"),
+    ),
   )
 
 
@@ -134,3 +159,27 @@ def _run_report(context):
   from alignet_jax.evals import report_stage
 
   return report_stage.run_report(context)
+
+
+def _run_photo_features(context):
+  from alignet_jax.photos import stage
+
+  return stage.run_features(context)
+
+
+def _run_photo_teachers(context):
+  from alignet_jax.photos import stage
+
+  return stage.run_teachers(context)
+
+
+def _run_photo_students(context):
+  from alignet_jax.photos import student_stage
+
+  return student_stage.run_students(context)
+
+
+def _run_photo_scores(context):
+  from alignet_jax.photos import score_stage
+
+  return score_stage.run_scores(context)

@@ -74,6 +74,9 @@ CHOICES = {
   "student.compute_dtype": ("float32", "bfloat16"),
   "student.on_error": ("refuse", "replace"),
   "student.on_bad_loss": ("stop", "skip"),
+  "photos.source": ("files", "generated"),
+  "photo_teacher.lr_decay": ("constant", "cosine"),
+  "photo_student.loss": ("jsd", "kl", "contrastive_hard"),
 }
 
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
@@ -88,10 +91,14 @@ RANGES = (
       "clusters.num_clusters",
       "student.clusters_per_batch",
       "student.images_per_cluster",
+      "photos.num_folds",
     ),
     2,
     math.inf,
   ),
+  (("photo_scores.min_photos",), 2, math.inf),
+  # Three images are the least triplet; 128 make 341,376.
+  (("photo_student.batch_size",), 3, 128),
   (("judgments.people.lapse",), 0, 1),
   (
     (
@@ -144,6 +151,16 @@ RANGES = (
       "evaluate.batch_size",
       "evaluate.num_shots",
       "evaluate.num_draws",
+      "photos.teacher_size",
+      "photos.student_size",
+      "photos.first_block",
+      "photos.batch_size",
+      "photo_teacher.num_triplets",
+      "photo_teacher.batch_size",
+      "photo_teacher.num_epochs",
+      "photo_student.num_steps",
+      "photo_student.checkpoint_every",
+      "photo_scores.num_draws",
     ),
     1,
     math.inf,
@@ -167,6 +184,10 @@ RANGES = (
       "student.eval_every",
       "student.profile",
       "report.num_examples",
+      "photo_teacher.strengths",
+      "photo_student.warmup_steps",
+      "photo_student.decay_to_init",
+      "photo_student.clip_norm",
     ),
     0,
     math.inf,
@@ -186,6 +207,9 @@ OPEN_RANGES = (
       "teacher.locality_temperature",
       "student.temperature",
       "student.lr",
+      "photo_teacher.lr",
+      "photo_student.lr",
+      "photo_student.temperature_factor",
     ),
     0,
     math.inf,
@@ -219,6 +243,11 @@ NEEDS = {
     "student.clusters_per_batch",
     "student.images_per_cluster",
   ),
+  ("photos.source", "generated"): ("world",),
+  ("photos.source", "files"): tuple(
+    f"photos.{name}"
+    for name in ("images", "index", "vice_embedding", "concepts", "category")
+  ),
   ("student.backbone.source", "weights"): tuple(
     f"student.backbone.{name}" for name in (*_NAMED, "weights", "url")
   ),
@@ -250,6 +279,7 @@ RELATIONS = (
   ("evaluate.num_shots", "world.num_images.support", *_AT_MOST),
   ("pretrain.warmup_steps", "pretrain.num_steps", *_LESS),
   ("student.warmup_steps", "student.num_steps", *_LESS),
+  ("photo_student.warmup_steps", "photo_student.num_steps", *_LESS),
   ("pretrain.num_microbatches", "pretrain.batch_size", *_DIVIDES),
 )
 

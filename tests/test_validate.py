@@ -15,6 +15,7 @@ from alignet_jax.backbones import stage as backbone_stage
 from alignet_jax.images import sources, world
 from alignet_jax.judgments import stage as judgments_stage
 from alignet_jax.judgments.vice import model as vice
+from alignet_jax.photos import source as photos_source
 from alignet_jax.student import losses
 from alignet_jax.student import model as student_model
 from alignet_jax.student import settings as student_settings
@@ -34,6 +35,8 @@ def _load(name, overrides=()):
 @pytest.mark.parametrize(
   "name",
   [
+    "photos_vits14.py",
+    "photos_vits14.py:runlocal",
     "quickstart.py",
     "quickstart.py:runlocal",
     "things_teacher.py",
@@ -236,6 +239,9 @@ def test_the_names_are_those_of_the_modules():
     "student.compute_dtype": student_settings.COMPUTE_DTYPES,
     "student.on_error": batches.ON_ERROR,
     "student.on_bad_loss": ("stop", "skip"),
+    "photos.source": tuple(photos_source.SOURCES),
+    "photo_teacher.lr_decay": ("constant", "cosine"),
+    "photo_student.loss": tuple(losses.LOSSES),
   }
 
 

@@ -260,8 +260,7 @@ def _targets(inputs, definition, settings):
     drawn = from_embedding.draw(
       inputs.vice_embedding, settings["num_drawn"], seed=settings["seed"]
     )
-  targets = stage.with_drawn(inputs.targets, drawn, definition)
-  return {"target_logprobs": targets, "drawn": drawn}
+  return stage.with_drawn(inputs.targets, drawn, definition)
 
 
 def _scores(inputs, embedding, cosine, temperature, features, settings):

@@ -20,7 +20,8 @@ class Variant:
     objective: `steps.Objective`.
     is_local: Whether the config's locality loss is added.
     keeps_choices: Whether judged triplets keep people's choice, and drawn ones
-      alone have soft targets, where there are drawn ones.
+      alone have soft targets, where there are drawn ones. Of these it takes no
+      more than there are choices, which are to weigh at least as much.
   """
 
   targets: str = ""
@@ -101,9 +102,9 @@ def run_teacher(context):
   metrics = {}
   for name in settings.variants:
     variant = VARIANTS[name]
-    targets = drawn = None
+    targets = {}
     if variant.targets:
-      targets, drawn = _read_targets(context.inputs["judgments"], name, variant)
+      targets = _read_targets(context.inputs["judgments"], name, variant)
     with _naming(train_path):
       chosen, by_objects = _fit(
         context,
@@ -112,8 +113,7 @@ def run_teacher(context):
         features,
         triplets,
         local_features,
-        target_logprobs=targets,
-        drawn=drawn,
+        **targets,
       )
     for row in chosen.table:
       context.log(_format_row(name, row))
@@ -221,13 +221,14 @@ def with_drawn(targets, drawn, variant):
     variant: `Variant`.
 
   Returns:
-    f32[t 3]: the targets, or of a variant that keeps choices the certainty
-    that the last item is odd.
+    Settings of `selection`: target_logprobs f32[t 3], or for a variant that
+    keeps choices the certainty that the last item is odd; and drawn.
   """
-  if drawn is None or not variant.keeps_choices:
-    return targets
-  choice = np.array([-np.inf, -np.inf, 0.0], np.float32)
-  return np.broadcast_to(choice, np.shape(targets))
+  if drawn is not None and variant.keeps_choices:
+    choice = np.array([-np.inf, -np.inf, 0.0], np.float32)
+    targets = np.broadcast_to(choice, np.shape(targets))
+    drawn = from_embedding.Drawn(*(x[: len(targets)] for x in drawn))
+  return {"target_logprobs": targets, "drawn": drawn}
 
 
 def _read_targets(judgments, name, variant):
@@ -246,7 +247,7 @@ def _read_targets(judgments, name, variant):
   if path.exists():
     arrays = artifacts.read_npz(path, required=("triplets", variant.targets))
     drawn = from_embedding.Drawn(arrays["triplets"], arrays[variant.targets])
-  return with_drawn(targets, drawn, variant), drawn
+  return with_drawn(targets, drawn, variant)
 
 
 @contextlib.contextmanager

@@ -45,9 +45,9 @@ def make_config(**changes):
     {
       **SIZES,
       "source": "weights",
-      "variant": "",
+      "name": "augreg_b16",
       "size": SIZE,
-      "value_range": (0.0, 1.0),
+      "preprocessing": "alignet",
       "url": "",
     }
   )
@@ -101,6 +101,7 @@ def _context(tmp_path, monkeypatch, np_rng):
       config=config,
       out=tmp_path / "out",
       scratch=tmp_path / "scratch",
+      logs=None,
       inputs={name: tmp_path / name for name in ("features", "triplets")},
       log=lambda line: None,
     )

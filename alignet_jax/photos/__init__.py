@@ -1,0 +1,1 @@
+"""Real photographs: folds of concepts, teachers, small students, scores."""
