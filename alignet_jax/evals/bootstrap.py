@@ -173,9 +173,7 @@ def shared_variance(deviation, items):
   return total
 
 
-def correlation(
-  a, b, *, ranks=False, num_resamples=1000, level=0.95, seed=0
-):
+def correlation(a, b, *, ranks=False, num_resamples=1000, level=0.95, seed=0):
   """Percentile interval of Pearson's or Spearman's correlation, rows drawn.
 
   Args:

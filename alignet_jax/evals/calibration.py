@@ -164,9 +164,14 @@ def reaction_time_correlation(logprobs, triplets, rt, *, seed=0):
   order = np.lexsort((rt, group))
   first = np.searchsorted(group[order], np.arange(len(unordered)))
   times = np.bincount(group)
-  middle = (rt[order][first + (times - 1) // 2] + rt[order][first + times // 2]) / 2
+  middle = (
+    rt[order][first + (times - 1) // 2] + rt[order][first + times // 2]
+  ) / 2
   unsure = np.bincount(group, entropy) / times
-  ranked = scipy.stats.rankdata(unsure)[None], scipy.stats.rankdata(middle)[None]
+  ranked = (
+    scipy.stats.rankdata(unsure)[None],
+    scipy.stats.rankdata(middle)[None],
+  )
   low, high = bootstrap.correlation(unsure, middle, ranks=True, seed=seed)
   return Correlation(
     float(bootstrap.row_correlations(*ranked)[0]), low, high, len(unordered)

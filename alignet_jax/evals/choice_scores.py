@@ -180,7 +180,9 @@ def _accuracy(embedding, known, people, similarity, seed):
       "nll",
       similarity,
       uncertainty.nll(logprobs),
-      *bootstrap.ratio(*bootstrap.sums(group, -logprobs[:, 2], ones), seed=seed),
+      *bootstrap.ratio(
+        *bootstrap.sums(group, -logprobs[:, 2], ones), seed=seed
+      ),
       chance=math.log(3),
       num=len(odd),
       note="nats, temperature 1; over triplets",

@@ -180,8 +180,8 @@ def read_dense(embedding, name, index=None, column="things_index"):
       )
       if number != int(number) or not 0 <= number < len(x):
         raise artifacts.InputError(
-          f"{index}, line {line}: {column} is {number:g}; expected a row of the "
-          f"embedding, 0 to {len(x) - 1}."
+          f"{index}, line {line}: {column} is {number:g}; expected a row of "
+          f"the embedding, 0 to {len(x) - 1}."
         )
       files.append(fields[columns["file"]])
       concept.append(int(number))

@@ -67,9 +67,7 @@ class LevelAnswers:
     )
 
 
-def rows(
-  embedding, people, *, similarities=choice_scores.SIMILARITIES, seed=0
-):
+def rows(embedding, people, *, similarities=choice_scores.SIMILARITIES, seed=0):
   """Scores of every level.
 
   Args:

@@ -60,12 +60,15 @@ class Model:
     find: Function from the name of an image set to `Rows`; raises `Missing`.
     transform: `AffineTransform` that is applied to all features, or None.
     embed: Function u8[b h w 3] -> f[b d], for corrupted images, or None.
+    preprocessing: What collections of images must be opened with for `embed`,
+      or None if as they are.
   """
 
   name: str
   find: Callable
   transform: transform_lib.AffineTransform | None = None
   embed: Callable | None = None
+  preprocessing: object = None
 
 
 def open_model(name, path):
@@ -176,7 +179,7 @@ def transformed(name, model, transform):
     def embed(image):
       return transform.apply(np.asarray(model.embed(image)))
 
-  return Model(name, model.find, transform, embed)
+  return Model(name, model.find, transform, embed, model.preprocessing)
 
 
 def rows_of(model, image_set, *, items=(), num_items=None):
@@ -270,16 +273,14 @@ def read_rows(path):
   shape = rows.features.shape
   if len(shape) != 2 or rows.features.dtype.kind not in "fiu":
     raise artifacts.InputError(
-      f"{path} is {rows.features.dtype}{list(shape)}; expected numbers [n d], a "
-      "row per image."
+      f"{path} is {rows.features.dtype}{list(shape)}; expected numbers [n d], "
+      "a row per image."
     )
   if rows.names is not None and len(rows.names) != shape[0]:
     raise artifacts.InputError(
       f"{path} has {shape[0]} rows and {len(rows.names)} names."
     )
   return rows
-
-
 
 
 def _below(folder, image_set):

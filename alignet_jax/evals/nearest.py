@@ -7,7 +7,7 @@ the rest).
 
 Usage:
   nearest.classify(train, train_ids, test, num_classes=10, k=20)  # int[m]
-  nearest.anomaly_auc(train, train_ids, test, test_ids)            # f64[classes]
+  nearest.anomaly_auc(train, train_ids, test, test_ids)           # f64[c]
 """
 
 import math

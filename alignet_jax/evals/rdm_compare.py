@@ -52,9 +52,7 @@ def correlate(a, b, method):
   """
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
   if method not in METHODS:
-    raise ValueError(
-      f"Unknown method {method!r}; known: {', '.join(METHODS)}."
-    )
+    raise ValueError(f"Unknown method {method!r}; known: {', '.join(METHODS)}.")
   if (a == a[:1]).all() or (b == b[:1]).all():
     return math.nan
   if method == "kendall_tau_a":
@@ -160,9 +158,7 @@ def _spearman_influence(a, b, value):
 def _mean_above(x, values):
   """Mean over all of values whose x is greater; equal ones count half."""
   order = np.argsort(x, kind="stable")
-  _, first, times = np.unique(
-    x[order], return_index=True, return_counts=True
-  )
+  _, first, times = np.unique(x[order], return_index=True, return_counts=True)
   from_here = np.append(np.cumsum(values[order][::-1])[::-1], 0.0)
   half = (from_here[first] + from_here[first + times]) / 2
   above = np.empty(len(x))

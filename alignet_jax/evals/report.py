@@ -114,6 +114,7 @@ class ReportContent:
     tables: The main numbers.
     levels: Odd-one-out accuracy, one figure per way of scoring.
     few_shot: k-shot accuracy.
+    hierarchy: Distances of pairs by the level of concept that they share.
     rdms: Dissimilarity matrices before and after.
     scatters: Entropy of people against entropy of each model.
     reliability: Confidence against agreement with people.
@@ -133,6 +134,7 @@ class ReportContent:
   tables: Sequence[Table] = ()
   levels: Sequence[plots.Bars] = ()
   few_shot: plots.Bars | None = None
+  hierarchy: plots.Bars | None = None
   rdms: plots.Rdms | None = None
   scatters: Sequence[plots.Scatter] = ()
   reliability: Sequence[plots.Reliability] = ()
@@ -317,7 +319,7 @@ def _describe_bars(bars):
       scores += f", noise ceiling {ceiling[0]:.3f} to {ceiling[1]:.3f}"
     sentences.append(f"{group}: {scores}.")
   if bars.chance is not None:
-    sentences.append(f"Chance: {bars.chance:.3f}.")
+    sentences.append(f"{bars.line.capitalize()}: {bars.chance:.3f}.")
   return " ".join(sentences)
 
 
@@ -351,6 +353,16 @@ def _few_shot_section(content):
     "Classification from the frozen features with a few labelled pictures "
     "per class: what alignment cost, or gained, in ordinary use."
   ) + _bars(content.few_shot)
+
+
+def _hierarchy_section(content):
+  if content.hierarchy is None:
+    return ""
+  return _guide(
+    "Mean distance of pairs of items by the finest level of concept that both "
+    "share, over the mean distance of all pairs (the dashed line): the lower "
+    "the bar, the closer such pairs are."
+  ) + _bars(content.hierarchy)
 
 
 def _rdms_section(content):
@@ -601,6 +613,7 @@ _SECTIONS = (
   ("Results", _tables_section),
   ("Odd one out", _levels_section),
   ("Few-shot classification", _few_shot_section),
+  ("Hierarchy of concepts", _hierarchy_section),
   ("Similarity of all pairs", _rdms_section),
   ("Uncertainty", _uncertainty_section),
   ("Example triplets", _examples_section),

@@ -199,6 +199,7 @@ def rsatoolbox_rows(
     artifacts.InputError: rsatoolbox is not installed.
   """
   toolbox = load_rsatoolbox()
+  version = importlib.metadata.version("rsatoolbox")
   mine = rsa.upper_triangle(model_rdm(embedding, metric))
   several = people.per_person is not None
   matrices = people.per_person if several else people.rdm[None]
@@ -235,7 +236,7 @@ def rsatoolbox_rows(
         ceiling_low=ceiling[0] if several else math.nan,
         ceiling_high=ceiling[1] if several else math.nan,
         num=len(mine),
-        note=f"rsatoolbox {importlib.metadata.version("rsatoolbox")}, {len(per_draw)} draws of "
+        note=f"rsatoolbox {version}, {len(per_draw)} draws of "
         + ("items and people" if several else "items"),
       )
     )

@@ -22,14 +22,6 @@ NUM_CLASSES = {
   "imagenet-sketch": 1000,
 }
 
-# The same in TFDS, whose labels are the places among all 1,000 ids.
-TFDS_NAMES = {
-  "imagenet-a": "imagenet_a/test",
-  "imagenet-r": "imagenet_r/test",
-  "imagenet-v2": "imagenet_v2/test",
-  "imagenet-sketch": "imagenet_sketch/test",
-}
-
 _WNID = re.compile(r"n\d{8}")
 
 

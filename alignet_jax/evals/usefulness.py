@@ -133,7 +133,9 @@ def classification(dataset, train, test, shots=SHOTS):
     train[0], train_ids, test[0], num_classes=len(classes), k=_NUM_NEIGHBOURS
   )
   made.append(
-    _accuracy(row, "nearest_neighbours", f"k = {_NUM_NEIGHBOURS}", found, test_ids)
+    _accuracy(
+      row, "nearest_neighbours", f"k = {_NUM_NEIGHBOURS}", found, test_ids
+    )
   )
   areas = nearest.anomaly_auc(train[0], train_ids, test[0], test_ids)
   areas = areas[np.isfinite(areas)]
@@ -184,9 +186,7 @@ def superclass_shift(dataset, train, test, split, name):
   missing = sorted(set(of_source) - set(train[1]))
   missing += sorted((set(of_source) | set(of_target)) - set(test[1]))
   if missing:
-    return [
-      _skip(name, "shift", f"{dataset} has no images of {missing[0]}.")
-    ]
+    return [_skip(name, "shift", f"{dataset} has no images of {missing[0]}.")]
   features, ids = _of(train, of_source)
   probe = linear_probe.fit(features, ids, len(place))
   row = functools.partial(
@@ -228,9 +228,7 @@ def _score(
     score.Score, "usefulness", dataset, chance=1 / len(classes)
   )
   made.append(
-    _accuracy(
-      row, "linear_probe", "", probe(test[0]).argmax(axis=1), test_ids
-    )
+    _accuracy(row, "linear_probe", "", probe(test[0]).argmax(axis=1), test_ids)
   )
   made += _corrupted(model, dataset, images, probe, test_ids, row, severities)
   if is_imagenet:
@@ -247,6 +245,8 @@ def _corrupted(model, dataset, images, probe, test_ids, row, severities):
     return [_skip(dataset, "corruption", reason)]
   made = []
   load = getattr(shown, "load", None)
+  if load and model.preprocessing is not None:
+    shown = shown.with_preprocessing(model.preprocessing)
   for name in corruptions.CORRUPTIONS:
     hits = np.zeros(len(test_ids))
     for severity in severities:
