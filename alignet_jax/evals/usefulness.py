@@ -113,7 +113,12 @@ def classification(dataset, train, test, shots=SHOTS):
   for num_shots in shots:
     try:
       mean, draws = fewshot.k_shot_accuracy(
-        train[0], train_ids, test[0], test_ids, num_shots=num_shots
+        train[0],
+        train_ids,
+        test[0],
+        test_ids,
+        num_shots=num_shots,
+        seed=None,
       )
     except ValueError as error:
       made.append(_skip(dataset, "few_shot", str(error), f"{num_shots}-shot"))
