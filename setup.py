@@ -64,6 +64,9 @@ EXTRAS = {
     "torch>=2.13",
     "transformers>=4.57,<5",
   ],
+  # rsatoolbox's bootstrap beside ours, and tables of the evaluation as parquet.
+  "rsa": ["rsatoolbox>=0.3"],
+  "parquet": ["pyarrow>=17"],
   # What big_vision's models/vit.py imports besides. big_vision itself is a
   # repository without packaging, which pip cannot install: clone it, and add
   # the folder to PYTHONPATH.

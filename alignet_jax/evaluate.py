@@ -233,7 +233,13 @@ def run(args, *, log=print):
   report.write_report(
     out / "report.html",
     evaluation_report.make(
-      rows, of_models, data, title=args.title, about=about
+      rows,
+      of_models,
+      data,
+      title=args.title,
+      about=about,
+      images=images,
+      base=args.base,
     ),
   )
   log(score.format_markdown(rows) if args.markdown else score.format_text(rows))

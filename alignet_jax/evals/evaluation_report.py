@@ -13,6 +13,7 @@ from alignet_jax import odd_one_out
 from alignet_jax.evals import (
   calibration,
   choice_scores,
+  item_map,
   models,
   plots,
   report,
@@ -21,12 +22,16 @@ from alignet_jax.evals import (
   score,
   uncertainty,
 )
+from alignet_jax.judgments import levels_file
 
 # Larger matrices would be a picture of nothing.
 _MAX_RDM_ITEMS = 500
 
 # Models whose single figures are shown; the tables have all.
 _MAX_FIGURES = 6
+
+# Triplets shown as pictures.
+_NUM_EXAMPLES = 6
 
 _GUIDE = (
   "Numbers in brackets are 95% intervals; what they are over stands in the "
@@ -41,7 +46,16 @@ _SHORT = {
 }
 
 
-def make(rows, of_models, data, *, title="Evaluation", about=None):
+def make(
+  rows,
+  of_models,
+  data,
+  *,
+  title="Evaluation",
+  about=None,
+  images=None,
+  base=None,
+):
   """Everything the page shows.
 
   Args:
@@ -50,6 +64,9 @@ def make(rows, of_models, data, *, title="Evaluation", about=None):
     data: Data sets of people, as of `alignment.run`.
     title: Heading of the page.
     about: Heading -> text or mapping, for the provenance.
+    images: Dict from image set to a collection with `load` and `names`, for
+      thumbnails; or None.
+    base: Name of the model that others are compared with; the first if None.
 
   Returns:
     `report.ReportContent`.
@@ -65,6 +82,8 @@ def make(rows, of_models, data, *, title="Evaluation", about=None):
       rows, names, "relative_distance", "distance / mean distance", "mean"
     ),
     rdms=_rdms(rows, of_models, data),
+    maps=_maps(of_models, data, images or {}),
+    **_examples(of_models, data, images or {}, base),
     **_uncertainty(of_models, data),
     provenance=about or {},
   )
@@ -220,6 +239,109 @@ def _rdms(rows, of_models, data):
       note=f"{people.name}: cosine distance of the models.{sorted_as}",
     )
   return None
+
+
+def _maps(of_models, data, images):
+  """Maps of the first data set of pairs, with pictures if there are some."""
+  for people in data:
+    if not isinstance(people, rsa_scores.RdmSet):
+      continue
+    made = {}
+    pictures = _pictures(people, images)
+    for name, model in list(of_models.items())[:_MAX_FIGURES]:
+      try:
+        x = models.rows_of(
+          model, people.name, items=people.items, num_items=people.num_items
+        )
+      except models.Missing:
+        continue
+      if len(x) > 2 and np.isfinite(x).all():
+        made[name] = item_map.draw(
+          name, *item_map.project(x), people.categories, pictures
+        )
+    if made:
+      return made
+  return {}
+
+
+def _pictures(people, images):
+  """u8[n h w 3] of a data set's items, or None if they are not at hand."""
+  shown = images.get(people.name)
+  if shown is None or not people.items:
+    return None
+  place = {
+    levels_file.base_name(str(name)): row
+    for row, name in enumerate(shown.names)
+  }
+  wanted = [levels_file.base_name(str(name)) for name in people.items]
+  if any(name not in place for name in wanted):
+    return None
+  return shown.load(np.array([place[name] for name in wanted]))
+
+
+def _examples(of_models, data, images, base):
+  """The triplets whose choice moved most from the base, as pictures."""
+  base = base or next(iter(of_models), None)
+  others = [name for name in of_models if name != base]
+  for people in data:
+    if not isinstance(people, choice_scores.Choices) or not others:
+      continue
+    if people.repeats is None or people.name not in images:
+      continue
+    triplets, counts = people.repeats
+    scores = {}
+    for name in [base, *others][:_MAX_FIGURES]:
+      try:
+        x = models.rows_of(
+          of_models[name],
+          people.name,
+          items=people.items,
+          num_items=people.num_items,
+        )
+      except models.Missing:
+        continue
+      scores[name] = choice_scores.logits(x, triplets, "cosine")
+    if base not in scores or len(scores) < 2:
+      continue
+    probs = {
+      name: np.exp(odd_one_out.log_probs(s)) for name, s in scores.items()
+    }
+    last = next(name for name in scores if name != base)
+    moved = np.abs(probs[last] - probs[base]).sum(axis=1)
+    rows = np.argsort(-moved, kind="stable")[:_NUM_EXAMPLES]
+    shown = images[people.name]
+    choices = {
+      name: np.asarray(odd_one_out.choose(s)) for name, s in scores.items()
+    }
+    place = None
+    if people.items:
+      place = {
+        levels_file.base_name(str(name)): row
+        for row, name in enumerate(shown.names)
+      }
+      names = [levels_file.base_name(str(name)) for name in people.items]
+      if any(name not in place for name in names):
+        continue
+    made = []
+    for row in rows:
+      items = triplets[row]
+      if place is not None:
+        items = np.array([place[names[item]] for item in items])
+      made.append(
+        report.TripletExample(
+          images=shown.load(items),
+          odd_counts=counts[row].tolist(),
+          choices={name: int(odd[row]) for name, odd in choices.items()},
+        )
+      )
+    return {
+      "examples": tuple(made),
+      "examples_note": (
+        f"The {len(made)} triplets on which the probabilities of {last} differ "
+        f"most from those of {base}. Who is right played no part."
+      ),
+    }
+  return {}
 
 
 def _uncertainty(of_models, data):

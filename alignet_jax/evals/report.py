@@ -116,6 +116,7 @@ class ReportContent:
     few_shot: k-shot accuracy.
     hierarchy: Distances of pairs by the level of concept that they share.
     rdms: Dissimilarity matrices before and after.
+    maps: Name of a model -> SVG of its items in two dimensions.
     scatters: Entropy of people against entropy of each model.
     reliability: Confidence against agreement with people.
     examples: Triplets as pictures.
@@ -136,6 +137,7 @@ class ReportContent:
   few_shot: plots.Bars | None = None
   hierarchy: plots.Bars | None = None
   rdms: plots.Rdms | None = None
+  maps: Mapping[str, str] = dataclasses.field(default_factory=dict)
   scatters: Sequence[plots.Scatter] = ()
   reliability: Sequence[plots.Reliability] = ()
   examples: Sequence[TripletExample] = ()
@@ -393,6 +395,22 @@ def _rdms_section(content):
   )
 
 
+def _maps_section(content):
+  if not content.maps:
+    return ""
+  figures = "".join(
+    _figure(svg, f"Map of the items of {name} in two dimensions.")
+    for name, svg in content.maps.items()
+  )
+  return (
+    _guide(
+      "Items by the two directions in which a model&rsquo;s features spread "
+      "most. What is close on the map may be far apart in the other directions."
+    )
+    + f'<div class="panels">{figures}</div>\n'
+  )
+
+
 def _uncertainty_section(content):
   names = [item.name for item in (*content.scatters, *content.reliability)]
   body = ""
@@ -615,6 +633,7 @@ _SECTIONS = (
   ("Few-shot classification", _few_shot_section),
   ("Hierarchy of concepts", _hierarchy_section),
   ("Similarity of all pairs", _rdms_section),
+  ("Maps of the items", _maps_section),
   ("Uncertainty", _uncertainty_section),
   ("Example triplets", _examples_section),
   ("Clusters", _clusters_section),
