@@ -64,19 +64,7 @@ def reliability(logprobs, counts, *, num_bins=NUM_BINS):
   Raises:
     ValueError: Shapes that differ, or no bin.
   """
-  logprobs, counts = np.asarray(logprobs, np.float64), np.asarray(counts)
-  if logprobs.shape != counts.shape or num_bins < 1:
-    raise ValueError(
-      f"logprobs have shape {logprobs.shape}, counts {counts.shape} and there "
-      f"are {num_bins} bins; expected equal shapes and at least 1 bin."
-    )
-  confidence = np.exp(logprobs.max(axis=1))
-  chosen = np.asarray(odd_one_out.choose(logprobs.astype(np.float32)))
-  picked = counts[np.arange(len(counts)), np.maximum(chosen, 0)]
-  hits = np.where(chosen == odd_one_out.TIE, 0, picked)
-  answers = counts.sum(axis=1)
-  edges = np.linspace(odd_one_out.CHANCE, 1.0, num_bins + 1)[1:-1]
-  place = np.searchsorted(edges, confidence, side="right")
+  place, confidence, hits, answers = _sorted(logprobs, counts, num_bins)
   count = np.bincount(place, answers, num_bins)
   safe = np.where(count > 0, count, np.nan)
   return Bins(
@@ -115,19 +103,13 @@ def expected_error_interval(
   Returns:
     (low, high).
   """
-  logprobs, counts = np.asarray(logprobs, np.float64), np.asarray(counts)
+  place, confidence, hits, answers = _sorted(logprobs, counts, num_bins)
   np_rng = np.random.default_rng([seed, num_resamples])
   # Sums per triplet and bin, so that a draw is one matrix product.
   sums = np.zeros((len(counts), 2 * num_bins))
-  for row in range(len(counts)):
-    one = reliability(
-      logprobs[row : row + 1], counts[row : row + 1], num_bins=num_bins
-    )
-    place = int(np.argmax(one.count > 0))
-    sums[row, place] = one.count[place] * (
-      one.confidence[place] - one.accuracy[place]
-    )
-    sums[row, num_bins + place] = one.count[place]
+  rows = np.arange(len(counts))
+  sums[rows, place] = answers * confidence - hits
+  sums[rows, num_bins + place] = answers
   times = np_rng.multinomial(
     len(counts), np.full(len(counts), 1 / len(counts)), size=num_resamples
   )
@@ -176,3 +158,20 @@ def reaction_time_correlation(logprobs, triplets, rt, *, seed=0):
   return Correlation(
     float(bootstrap.row_correlations(*ranked)[0]), low, high, len(unordered)
   )
+
+
+def _sorted(logprobs, counts, num_bins):
+  """Bin, confidence, answers that are the model's choice, and all answers."""
+  logprobs, counts = np.asarray(logprobs, np.float64), np.asarray(counts)
+  if logprobs.shape != counts.shape or num_bins < 1:
+    raise ValueError(
+      f"logprobs have shape {logprobs.shape}, counts {counts.shape} and there "
+      f"are {num_bins} bins; expected equal shapes and at least 1 bin."
+    )
+  confidence = np.exp(logprobs.max(axis=1))
+  chosen = np.asarray(odd_one_out.choose(logprobs.astype(np.float32)))
+  picked = counts[np.arange(len(counts)), np.maximum(chosen, 0)]
+  hits = np.where(chosen == odd_one_out.TIE, 0, picked)
+  edges = np.linspace(odd_one_out.CHANCE, 1.0, num_bins + 1)[1:-1]
+  place = np.searchsorted(edges, confidence, side="right")
+  return place, confidence, hits, counts.sum(axis=1)

@@ -116,10 +116,10 @@ def test_coverage_of_correlations(ranks):
   truth = 6 / np.pi * np.arcsin(r / 2) if ranks else r
 
   def draw(np_rng, seed):
-    a, b = np_rng.normal(size=(2, 120))
+    a, b = np_rng.normal(size=(2, 60))
     b = r * a + np.sqrt(1 - r * r) * b
     return bootstrap.correlation(
-      a, b, ranks=ranks, num_resamples=200, seed=seed
+      a, b, ranks=ranks, num_resamples=150, seed=seed
     )
 
   assert 0.90 <= coverage(draw, truth) <= 0.99

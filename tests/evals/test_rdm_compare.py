@@ -81,13 +81,13 @@ def test_influences_are_the_change_by_one_more_pair(np_rng):
 def test_coverage_over_items(noise):
   methods = ("spearman", "pearson")
   truth = {method: [] for method in methods}
-  for seed in range(20):
-    a, b = pair_of_rdms(np.random.default_rng([1, seed]), 150, noise)
+  for seed in range(40):
+    a, b = pair_of_rdms(np.random.default_rng([1, seed]), 80, noise)
     for method in methods:
       truth[method].append(rdm_compare.correlate(upper(a), upper(b), method))
   hits = dict.fromkeys(methods, 0)
   for seed in range(300):
-    a, b = pair_of_rdms(np.random.default_rng([2, seed]), 48, noise)
+    a, b = pair_of_rdms(np.random.default_rng([2, seed]), 40, noise)
     for method in methods:
       found = rdm_compare.compare(a, b, method)
       hits[method] += found.low <= np.mean(truth[method]) <= found.high
