@@ -147,6 +147,7 @@ def accuracy_bars(rows, names):
   made = []
   for measure, title in (
     ("accuracy", "Single answers"),
+    ("accuracy_repeats", "Single answers to repeated triplets"),
     ("accuracy_majority", "Majority of people"),
   ):
     for similarity in choice_scores.SIMILARITIES:

@@ -57,6 +57,13 @@ def test_numbers_equal_a_loop(judged, rows, similarity):
     -logprobs[:, 2].mean(), rel=1e-4
   )
   counts = people.repeats[1]
+  hits = counts[np.arange(53), odd].sum()
+  row = rows["accuracy_repeats", similarity]
+  assert row.value == pytest.approx(hits / counts.sum(), rel=1e-9)
+  assert row.ceiling_low < row.ceiling_high <= 1
+  assert row.num == counts.sum() and row.low < row.value < row.high
+  # What bounds repeated triplets bounds no others.
+  assert np.isnan(rows["accuracy", similarity].ceiling_high)
   top = counts.max(axis=1, keepdims=True)
   clear = (counts == top).sum(axis=1) == 1
   expected = (odd == counts.argmax(axis=1))[clear].mean()
