@@ -169,10 +169,7 @@ def accuracy_bars(rows, names):
         made.append(
           plots.Bars(
             groups=list(found),
-            series={
-              name: [values.get(name, math.nan) for values in found.values()]
-              for name in names
-            },
+            series=_series(found, names),
             title=f"{title}, by {similarity}",
             ylabel="odd-one-out accuracy",
             chance=odd_one_out.CHANCE,
@@ -197,10 +194,7 @@ def _bars(rows, names, measure, ylabel, line="chance"):
     return None
   return plots.Bars(
     groups=list(found),
-    series={
-      name: [values.get(name, math.nan) for values in found.values()]
-      for name in names
-    },
+    series=_series(found, names),
     ylabel=ylabel,
     chance=None if several and line == "chance" else chance,
     line=line,
@@ -385,6 +379,15 @@ def _uncertainty(of_models, data):
       )
     return {"scatters": tuple(scatters), "reliability": tuple(diagrams)}
   return {}
+
+
+def _series(found, names):
+  """Values of each group for the models that have any."""
+  return {
+    name: [values.get(name, math.nan) for values in found.values()]
+    for name in names
+    if any(name in values for values in found.values())
+  }
 
 
 def _estimate(row):

@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from alignet_jax.evals import corruptions
 
 
 @pytest.fixture(scope="module")
 def image():
-  np_rng = np.random.default_rng(3)
-  coarse = np_rng.integers(30, 220, (2, 6, 8, 3))
-  return coarse.repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+  noise = np.random.default_rng(3).normal(size=(2, 97, 101, 3))
+  smooth = scipy.ndimage.gaussian_filter(noise, (0, 2, 2, 0))
+  return np.clip(128 + 400 * smooth, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
