@@ -188,6 +188,9 @@ def superclass_shift(dataset, train, test, split, name):
   place = {node: index for index, node in enumerate(split.source)}
   of_source = {c: place[n] for n, cs in split.source.items() for c in cs}
   of_target = {c: place[n] for n, cs in split.target.items() for c in cs}
+  if len(place) < 2:
+    reason = f"the hierarchy has {len(place)} superclasses for it."
+    return [_skip(name, "shift", reason)]
   missing = sorted(set(of_source) - set(train[1]))
   missing += sorted((set(of_source) | set(of_target)) - set(test[1]))
   if missing:

@@ -102,6 +102,7 @@ def test_breeds_and_variants_by_folders(imagenet):
   assert found["imagenet-a", "shift", "linear probe"].chance == 1 / 3
   # Folders by number are places among the sorted classes.
   assert found["imagenet-v2", "shift", "linear probe"].value > 0.8
+  assert "has 0 superclasses" in found["entity13", "shift", ""].note
   assert "not among" in found["imagenet-r", "shift", ""].note
   assert "no features" in found["imagenet-sketch", "shift", ""].note
   assert math.isnan(found["imagenet-sketch", "shift", ""].value)
