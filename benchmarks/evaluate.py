@@ -45,8 +45,14 @@ from alignet_jax.evals import (
   score,
 )
 from alignet_jax.judgments import from_embedding, mat_file, similarity
+from alignet_jax.teacher import selection
 
 SHOTS = (1, 5, 10, 25)
+
+# Of the map for Mur 92; those of benchmarks/photographs.py, with fewer
+# strengths and triplets.
+FIT = {"lr": 3e-3, "lr_decay": "cosine", "batch_size": 4096, "patience": 0}
+STRENGTHS = (0.03, 0.3, 3.0)
 
 
 def main():
@@ -232,15 +238,17 @@ def _eigen(x, ids, test, test_ids, num_classes):
 
 def mur92(args):
   """Prints the table of the base and the aligned model."""
-  from benchmarks import photographs
-
   shown = args.out / "mur92"
   shown.mkdir(parents=True, exist_ok=True)
   names = []
   for number, entry in enumerate(mat_file.read(args.mat)["stimuli_92objs"]):
     names.append(f"{number:02d}.png")
     PIL.Image.fromarray(entry["image"]).save(shown / names[-1])
-  folders = {"mur92": shown, "photographs": args.photographs}
+  with open(args.photographs, newline="", encoding="utf-8") as f:
+    rows = [row for row in csv.DictReader(f) if row["things_index"]]
+  index = args.out / "photographs.csv"
+  index.write_text("\n".join(["file", *(row["file"] for row in rows), ""]))
+  folders = {"mur92": shown, "photographs": index}
   extra = {"photographs": [f"--root={args.photographs.parent / 'images'}"]}
   for name, path in folders.items():
     code = features.main(
@@ -256,13 +264,20 @@ def mur92(args):
     if code:
       sys.exit(code)
   base = models.open_model("base", args.out / "features")
-  with open(args.photographs, newline="", encoding="utf-8") as f:
-    rows = [row for row in csv.DictReader(f) if row["things_index"]]
   concepts = [int(float(row["things_index"])) for row in rows]
   x = models.rows_of(base, "photographs", items=[row["file"] for row in rows])
   embedding = np.load(args.vice_embedding)[concepts]
-  settings = argparse.Namespace(seed=0, num_epochs=25, per_feature=False)
-  transform = photographs.fit_others(x, embedding, np.array([], int), settings)
+  drawn = from_embedding.draw(embedding, 20_000, seed=0)
+  transform = selection.by_objects(
+    x,
+    drawn.triplets,
+    target_logprobs=drawn.target_logprobs,
+    num_folds=3,
+    strengths=STRENGTHS,
+    num_epochs=25,
+    seed=0,
+    **FIT,
+  ).transform
   transform.save(args.out / "transform.npz")
   data = similarity.load_mur92(args.rdms)
   people = rsa_scores.RdmSet("mur92", data.rdm, data.per_person, tuple(names))

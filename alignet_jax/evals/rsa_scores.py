@@ -19,6 +19,7 @@ import functools
 import importlib.metadata
 import io
 import math
+import warnings
 
 import numpy as np
 
@@ -217,7 +218,12 @@ def rsatoolbox_rows(
     state = np.random.get_state()
     np.random.seed(0)
     try:
-      with contextlib.redirect_stderr(io.StringIO()):
+      with (
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+      ):
+        # Of a single matrix it warns that nothing can be tested.
+        warnings.simplefilter("ignore")
         drawn = evaluate(model, data, boot_noise_ceil=False, **settings)
         point = toolbox.inference.eval_fixed(model, data, method=_NAMES[method])
     finally:
