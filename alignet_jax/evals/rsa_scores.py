@@ -222,7 +222,7 @@ def rsatoolbox_rows(
         contextlib.redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
       ):
-        # Of a single matrix it warns that nothing can be tested.
+        # It warns that the ceiling of tau-a is that of averaged ranks.
         warnings.simplefilter("ignore")
         drawn = evaluate(model, data, boot_noise_ceil=False, **settings)
         point = toolbox.inference.eval_fixed(model, data, method=_NAMES[method])
