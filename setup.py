@@ -64,6 +64,9 @@ EXTRAS = {
     "torch>=2.13",
     "transformers>=4.57,<5",
   ],
+  # rsatoolbox's bootstrap beside ours, and tables of the evaluation as parquet.
+  "rsa": ["rsatoolbox>=0.3"],
+  "parquet": ["pyarrow>=17"],
   # What big_vision's models/vit.py imports besides. big_vision itself cannot
   # be named here: its repository has no setup.py and no pyproject.toml, and pip
   # ends with an error. Clone it, and add the folder to PYTHONPATH.

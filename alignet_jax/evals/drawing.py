@@ -91,6 +91,9 @@ _OTHERS = (
   Style("#cc79a7", "★", "*", (0, (5, 1)), "xxx"),
   Style("#d55e00", "✚", "P", (0, (3, 1, 1, 1)), "\\\\\\"),
   Style("#56b4e9", "✖", "X", (0, (1, 1)), "---"),
+  # Of a fifth model and more; those that stages name have them too.
+  Style("#0072b2", "▲", "^", "solid", ""),
+  Style("#e69f00", "◆", "D", "dashed", "///"),
 )
 
 

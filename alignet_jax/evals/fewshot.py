@@ -106,6 +106,7 @@ def k_shot_accuracy(
     num_shots: Training images per class.
     num_draws: How many times the shots are drawn.
     seed: Seed of the draws; equal seeds draw the same images for every model.
+      None draws those of big_vision, whose seeds are 0, 1, 2 and so on.
     l2: Ridge penalty, see `fit_least_squares`.
 
   Returns:
@@ -142,7 +143,7 @@ def k_shot_accuracy(
   test_ids = np.searchsorted(classes, test_labels)
   per_draw = np.empty(num_draws)
   for draw in range(num_draws):
-    np_rng = np.random.default_rng([seed, draw])
+    np_rng = np.random.default_rng(draw if seed is None else [seed, draw])
     rows = draw_shots(train_labels, num_shots, np_rng)
     score = fit_least_squares(
       np.asarray(train_features)[rows], train_ids[rows], len(classes), l2=l2

@@ -54,6 +54,7 @@ class Bars:
     chance: Score of a guess, drawn as a line, or None.
     ceilings: (lower, upper) per group or None; drawn as bands.
     note: Sentence put below the figure.
+    line: What the line at `chance` is called.
   """
 
   groups: Sequence[str]
@@ -63,6 +64,7 @@ class Bars:
   chance: float | None = None
   ceilings: Sequence[tuple[float, float] | None] | None = None
   note: str = ""
+  line: str = "chance"
 
   def __post_init__(self):
     for name, values in self.series.items():
@@ -530,7 +532,7 @@ def _legend_of_bars(axes, bars, names):
     handles.append(
       matplotlib.lines.Line2D([], [], color=drawing.INK, lw=1.2, ls=(0, (4, 3)))
     )
-    labels.append("chance")
+    labels.append(bars.line)
   if list(_finite_ceilings(bars)):
     handles.append(matplotlib.patches.Patch(color=drawing.CEILING, alpha=0.75))
     labels.append("noise ceiling")

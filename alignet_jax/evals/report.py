@@ -114,7 +114,9 @@ class ReportContent:
     tables: The main numbers.
     levels: Odd-one-out accuracy, one figure per way of scoring.
     few_shot: k-shot accuracy.
+    hierarchy: Distances of pairs by the level of concept that they share.
     rdms: Dissimilarity matrices before and after.
+    maps: Name of a model -> SVG of its items in two dimensions.
     scatters: Entropy of people against entropy of each model.
     reliability: Confidence against agreement with people.
     examples: Triplets as pictures.
@@ -133,7 +135,9 @@ class ReportContent:
   tables: Sequence[Table] = ()
   levels: Sequence[plots.Bars] = ()
   few_shot: plots.Bars | None = None
+  hierarchy: plots.Bars | None = None
   rdms: plots.Rdms | None = None
+  maps: Mapping[str, str] = dataclasses.field(default_factory=dict)
   scatters: Sequence[plots.Scatter] = ()
   reliability: Sequence[plots.Reliability] = ()
   examples: Sequence[TripletExample] = ()
@@ -317,7 +321,7 @@ def _describe_bars(bars):
       scores += f", noise ceiling {ceiling[0]:.3f} to {ceiling[1]:.3f}"
     sentences.append(f"{group}: {scores}.")
   if bars.chance is not None:
-    sentences.append(f"Chance: {bars.chance:.3f}.")
+    sentences.append(f"{bars.line.capitalize()}: {bars.chance:.3f}.")
   return " ".join(sentences)
 
 
@@ -353,6 +357,16 @@ def _few_shot_section(content):
   ) + _bars(content.few_shot)
 
 
+def _hierarchy_section(content):
+  if content.hierarchy is None:
+    return ""
+  return _guide(
+    "Mean distance of pairs of items by the finest level of concept that both "
+    "share, over the mean distance of all pairs (the dashed line): the lower "
+    "the bar, the closer such pairs are."
+  ) + _bars(content.hierarchy)
+
+
 def _rdms_section(content):
   rdms = content.rdms
   if rdms is None:
@@ -378,6 +392,22 @@ def _rdms_section(content):
     )
     + f'<div class="panels">{"".join(figures)}</div>\n'
     + _note(rdms.note)
+  )
+
+
+def _maps_section(content):
+  if not content.maps:
+    return ""
+  figures = "".join(
+    _figure(svg, f"Map of the items of {name} in two dimensions.")
+    for name, svg in content.maps.items()
+  )
+  return (
+    _guide(
+      "Items by the two directions in which a model&rsquo;s features spread "
+      "most. What is close on the map may be far apart in the other directions."
+    )
+    + f'<div class="panels">{figures}</div>\n'
   )
 
 
@@ -601,7 +631,9 @@ _SECTIONS = (
   ("Results", _tables_section),
   ("Odd one out", _levels_section),
   ("Few-shot classification", _few_shot_section),
+  ("Hierarchy of concepts", _hierarchy_section),
   ("Similarity of all pairs", _rdms_section),
+  ("Maps of the items", _maps_section),
   ("Uncertainty", _uncertainty_section),
   ("Example triplets", _examples_section),
   ("Clusters", _clusters_section),

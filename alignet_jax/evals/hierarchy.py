@@ -1,0 +1,260 @@
+"""How alignment moves pairs of items along a hierarchy of concepts.
+
+The paper's central figure: items of one subordinate or basic concept move
+closer, items of different superordinates move apart (paper.md, section E, on
+the hierarchy effect). A pair is sorted by the finest level that both items
+share. Distances of different models have no common scale, so each is divided by
+the model's mean distance over all pairs; the change is in those units.
+
+Usage:
+  kinds = hierarchy.pair_kinds(levels)        # i8[n n], index into KINDS
+  hierarchy.mean_distances(features, kinds)   # {"same_basic": 0.71, ...}
+  hierarchy.changes(before, after, kinds)     # {"same_basic": Change(...)}
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from alignet_jax import artifacts
+from alignet_jax.evals import bootstrap, rsa
+from alignet_jax.judgments import tables
+
+# From alike to unlike.
+KINDS = (
+  "same_subordinate",
+  "same_basic",
+  "same_superordinate",
+  "different_superordinate",
+)
+LEVELS = ("subordinate", "basic", "superordinate")
+
+
+class Change(NamedTuple):
+  """Of the relative distance of one kind of pairs.
+
+  Attributes:
+    value: After minus before; negative where the pairs moved closer.
+    low: Lower end of the interval over items.
+    high: Upper end.
+    num: Pairs.
+  """
+
+  value: float
+  low: float
+  high: float
+  num: int
+
+
+def pair_kinds(levels):
+  """The kind of every pair.
+
+  Args:
+    levels: Dict from each of `LEVELS`, the first may be missing, to the names
+      of n items on that level; "" where an item has none, which it shares with
+      nobody.
+
+  Returns:
+    i8[n n], index into `KINDS`.
+  """
+  missing = [name for name in LEVELS[1:] if name not in levels]
+  if missing:
+    raise ValueError(
+      f"The taxonomy has no {missing[0]}; expected {', '.join(LEVELS)}."
+    )
+  num = len(levels["superordinate"])
+  kinds = np.full((num, num), len(KINDS) - 1, np.int8)
+  for index in (2, 1, 0):
+    if LEVELS[index] in levels:
+      names = np.asarray(levels[LEVELS[index]], dtype=np.str_)
+      shared = (names[:, None] == names) & (names != "")[:, None]
+      kinds[shared] = index
+  return kinds
+
+
+def relative_distances(embedding, metric="cosine"):
+  """Distances over their mean over all pairs, f64[n n]; see `rsa.rdm`."""
+  rdm = rsa.rdm(embedding, metric)
+  mean = rsa.upper_triangle(rdm).mean()
+  if not mean > 0:
+    raise ValueError("All items are at the same place; there is no scale.")
+  return rdm / mean
+
+
+def mean_distances(embedding, kinds, *, metric="cosine"):
+  """Mean relative distance of each kind of pairs that there is.
+
+  Args:
+    embedding: f32[n d].
+    kinds: As of `pair_kinds`.
+    metric: One of `rsa.METRICS`.
+
+  Returns:
+    Dict from name of the kind to (mean, low, high, pairs), interval over items.
+  """
+  distances = relative_distances(embedding, metric)
+  return {
+    name: Change(*_mean(distances, kinds == index))
+    for index, name in _present(kinds)
+  }
+
+
+def changes(before, after, kinds, *, metric="cosine"):
+  """How far each kind of pairs moved between two models.
+
+  Args:
+    before: f32[n d] of one model.
+    after: f32[n e] of the other, the same items.
+    kinds: As of `pair_kinds`.
+    metric: One of `rsa.METRICS`.
+
+  Returns:
+    Dict from name of the kind to `Change`.
+
+  Raises:
+    ValueError: Other numbers of items.
+  """
+  if not len(before) == len(after) == len(kinds):
+    raise ValueError(
+      f"There are {len(before)} and {len(after)} items and kinds of "
+      f"{len(kinds)}; expected as many."
+    )
+  moved = relative_distances(after, metric) - relative_distances(before, metric)
+  return {
+    name: Change(*_mean(moved, kinds == index))
+    for index, name in _present(kinds)
+  }
+
+
+def load_taxonomy(path, *, num_items=None):
+  """Reads names of items on three levels from a table with a header.
+
+  Args:
+    path: csv or tsv with the columns `basic` and `superordinate`, and perhaps
+      `subordinate` and `item`, a row per item.
+    num_items: Rows expected, or None for any.
+
+  Returns:
+    (levels, items): dict as `pair_kinds` takes it, and the names of the column
+    `item` or ().
+
+  Raises:
+    artifacts.InputError: Missing, damaged, or with another number of rows.
+  """
+  rows = tables.read_rows(path)
+  _, header = next(rows)
+  columns = tables.find_columns(
+    path,
+    header,
+    {name: (name,) for name in ("item", *LEVELS)},
+    optional=("item", "subordinate"),
+  )
+  found = {name: [] for name, column in columns.items() if column is not None}
+  for _, fields in rows:
+    for name, values in found.items():
+      values.append(fields[columns[name]])
+  items = tuple(found.pop("item", ()))
+  num = len(found["superordinate"])
+  if not num or (num_items is not None and num != num_items):
+    raise artifacts.InputError(
+      f"{path} has {num} items; expected {num_items or 'at least one'}."
+    )
+  return found, items
+
+
+def from_wordnet(wnids, parents, *, basic_depth, superordinate_depth):
+  """Levels of WordNet ids, by their ancestors at two depths.
+
+  WordNet does not say which level is basic. The depths count from the root, so
+  a small one is general; an item above a depth is its own group there.
+
+  Args:
+    wnids: WordNet ids of n items, such as "n02084071".
+    parents: Dict from a child's id to its parent's (of several, the first), as
+      `load_parents` reads it.
+    basic_depth: Steps below the root, more than the next.
+    superordinate_depth: Steps below the root.
+
+  Returns:
+    Dict as `pair_kinds` takes it; the subordinate level is the id itself.
+
+  Raises:
+    artifacts.InputError: An id without a way to a root.
+  """
+  if not 0 <= superordinate_depth < basic_depth:
+    raise ValueError(
+      f"The depths are {superordinate_depth} and {basic_depth}; expected the "
+      "superordinate one smaller, and none negative."
+    )
+  found = {name: [] for name in LEVELS}
+  for wnid in wnids:
+    way = _way_from_root(wnid, parents)
+    found["subordinate"].append(wnid)
+    found["basic"].append(way[min(basic_depth, len(way) - 1)])
+    found["superordinate"].append(way[min(superordinate_depth, len(way) - 1)])
+  return found
+
+
+def load_parents(path):
+  """Reads "parent child" lines, such as ImageNet's wordnet.is_a.txt.
+
+  Args:
+    path: Text file with two ids a line; of several parents the first counts.
+
+  Returns:
+    Dict from child to parent.
+
+  Raises:
+    artifacts.InputError: If the file is missing or a line is not of two ids.
+  """
+  parents = {}
+  try:
+    with open(path, encoding="utf-8") as f:
+      for number, line in enumerate(f, start=1):
+        words = line.split()
+        if words and len(words) != 2:
+          raise artifacts.InputError(
+            f"{path}, line {number}: {tables.shown(line.strip())}; expected a "
+            "parent and a child."
+          )
+        if words:
+          parents.setdefault(words[1], words[0])
+  except (OSError, UnicodeDecodeError) as error:
+    raise artifacts.InputError(f"{path} cannot be read: {error}.") from error
+  return parents
+
+
+def _way_from_root(wnid, parents):
+  if wnid not in parents and wnid not in set(parents.values()):
+    raise artifacts.InputError(
+      f"{wnid!r} is not among the ids of the hierarchy; expected such as "
+      f"{next(iter(parents), 'n02084071')!r}."
+    )
+  way = [wnid]
+  while way[-1] in parents:
+    way.append(parents[way[-1]])
+    if len(way) > 100:
+      raise artifacts.InputError(f"The ancestors of {wnid!r} form a ring.")
+  return way[::-1]
+
+
+def _present(kinds):
+  """Index and name of the kinds that any pair is of."""
+  rows, columns = np.triu_indices(len(kinds), 1)
+  met = set(np.unique(kinds[rows, columns]).tolist())
+  return [(index, name) for index, name in enumerate(KINDS) if index in met]
+
+
+def _mean(matrix, chosen):
+  """Mean over chosen pairs, its interval over items, and their number."""
+  rows, columns = np.triu_indices(len(matrix), 1)
+  kept = chosen[rows, columns]
+  rows, columns = rows[kept], columns[kept]
+  values = matrix[rows, columns]
+  if len(values) < 2:
+    return values.mean(), math.nan, math.nan, len(values)
+  low, high = bootstrap.ratio_over_objects(
+    values, np.ones(len(values)), np.stack([rows, columns], axis=1)
+  )
+  return float(values.mean()), low, high, len(values)

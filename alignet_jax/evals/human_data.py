@@ -1,0 +1,200 @@
+"""What people said, read for the evaluation from folders or single files.
+
+A folder is one that `python -m alignet_jax.judgments.prepare` made; what it
+holds is known by its `prepared.json`. Matrices may also be given alone.
+
+Usage:
+  data = human_data.read_folder("data/things")      # [Choices]
+  data = human_data.read_folder("data/mur92")       # [RdmSet]
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from alignet_jax import artifacts
+from alignet_jax.evals import choice_scores, level_scores, rsa_scores
+from alignet_jax.judgments import prepared, similarity, tables, things
+from alignet_jax.teacher import concepts
+
+_RDM_SETS = ("rdm48", "mur92", "king", "cichy", "peterson")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Taxonomy:
+  """Names of items on three levels; see `hierarchy.load_taxonomy`."""
+
+  levels: dict
+  items: tuple = ()
+  name: str = "taxonomy"
+
+  @property
+  def num_items(self):
+    """How many items there are."""
+    return len(self.levels["superordinate"])
+
+
+def read_folder(path):
+  """Reads a folder of `judgments.prepare`.
+
+  Args:
+    path: The folder. With `items.txt` in it (a name per line) its items are
+      matched by name.
+
+  Returns:
+    List of `choice_scores.Choices`, `level_scores.LevelAnswers` or
+    `rsa_scores.RdmSet`.
+
+  Raises:
+    artifacts.InputError: It is no such folder, or lacks a file.
+  """
+  path = pathlib.Path(path)
+  if not (path / prepared.NAME).is_file():
+    raise artifacts.InputError(
+      f"--data={path}: there is no {prepared.NAME}; expected a folder that "
+      "python -m alignet_jax.judgments.prepare has made."
+    )
+  name = artifacts.read_json(path / prepared.NAME).get("data_set")
+  if name == "levels":
+    return [read_levels(path)]
+  if name in _RDM_SETS:
+    arrays = artifacts.read_npz(path / "rdm.npz", required=("rdm",))
+    return [
+      rsa_scores.RdmSet(
+        name, arrays["rdm"], arrays.get("per_person"), _items(path)
+      )
+    ]
+  test = path / "triplets_test.npy"
+  repeats = path / "repeats.npz"
+  return [
+    read_choices(
+      test if test.is_file() else path / "triplets_train.npy",
+      repeats if repeats.is_file() else None,
+      name=str(name or path.name),
+      items=_stimuli(path) or _items(path),
+    )
+  ]
+
+
+def read_choices(
+  triplets,
+  repeats=None,
+  *,
+  name="things",
+  categories=None,
+  column=None,
+  items=(),
+  num_items=None,
+):
+  """Reads single answers, repeated triplets and categories.
+
+  Args:
+    triplets: File of triplets, odd item last.
+    repeats: `.npz` of triplets and odd_counts, or None.
+    name: Of the data set.
+    categories: Table with a row per item, or None.
+    column: Of that table.
+    items: Names of the items.
+    num_items: How many there are, or None if not known.
+
+  Returns:
+    `choice_scores.Choices`.
+  """
+  num_items = num_items or len(items) or None
+  arrays = things.load_triplets(triplets, num_objects=num_items)
+  answers = None
+  if repeats is not None:
+    answers = things.load_repeats(repeats, num_objects=num_items)
+  members = {}
+  if categories is not None:
+    members = concepts.load_categories(
+      categories, column, num_objects=num_items
+    )
+  return choice_scores.Choices(
+    name,
+    arrays,
+    answers,
+    categories=members,
+    items=tuple(items),
+    num_items=num_items or 0,
+  )
+
+
+def read_levels(folder):
+  """Reads levels.npz and stimuli.json of a prepared folder."""
+  folder = pathlib.Path(folder)
+  arrays = artifacts.read_npz(
+    folder / "levels.npz", required=("triplets", "level")
+  )
+  about = artifacts.read_json(folder / "stimuli.json")
+  names, level = list(about["levels"]), arrays["level"]
+  # A file of a part of the answers may lack a level altogether.
+  met = [index for index in range(len(names)) if (level == index).any()]
+  return level_scores.LevelAnswers(
+    arrays["triplets"],
+    np.searchsorted(met, level).astype(np.int32),
+    tuple(names[index] for index in met),
+    arrays.get("participant"),
+    arrays.get("rt"),
+    tuple(about["stimuli"]),
+  )
+
+
+def read_rdm(path, name, *, kind="dissimilarity"):
+  """A user's own matrix; see `similarity.load_matrix`, or a prepared .npz."""
+  path = pathlib.Path(path)
+  if path.suffix == ".npz":
+    arrays = artifacts.read_npz(path, required=("rdm",))
+    return rsa_scores.RdmSet(name, arrays["rdm"], arrays.get("per_person"))
+  data = similarity.load_matrix(path, kind=kind)
+  return rsa_scores.RdmSet(name, data.rdm, data.per_person, data.names)
+
+
+def read_dense(embedding, name, index=None, column="things_index"):
+  """The similarities of VICE or SPoSE, of all objects or of photographs.
+
+  Args:
+    embedding: File [n k].
+    name: Of the data set.
+    index: Table of images with a column `file` and one that says which row of
+      the embedding shows the same concept (empty: none); or None.
+    column: Name of that column.
+
+  Returns:
+    `rsa_scores.RdmSet`.
+  """
+  x = things.load_embedding(embedding)
+  if index is None:
+    return rsa_scores.dense(name, x)
+  rows = tables.read_rows(index)
+  _, header = next(rows)
+  columns = tables.find_columns(
+    index, header, {"file": ("file", "path", "image"), "row": (column,)}
+  )
+  files, concept = [], []
+  for line, fields in rows:
+    if fields[columns["row"]]:
+      number = tables.number(
+        f"{index}, line {line}", column, fields[columns["row"]]
+      )
+      if number != int(number) or not 0 <= number < len(x):
+        raise artifacts.InputError(
+          f"{index}, line {line}: {column} is {number:g}; expected a row of "
+          f"the embedding, 0 to {len(x) - 1}."
+        )
+      files.append(fields[columns["file"]])
+      concept.append(int(number))
+  return rsa_scores.dense(name, x[concept], files)
+
+
+def _stimuli(folder):
+  file = folder / "stimuli.json"
+  return tuple(artifacts.read_json(file)["stimuli"]) if file.is_file() else ()
+
+
+def _items(folder):
+  file = folder / "items.txt"
+  if not file.is_file():
+    return ()
+  return tuple(file.read_text(encoding="utf-8").split("\n")[:-1]) or ()

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.calibration
+
+from alignet_jax.evals import calibration
+
+
+def draw(np_rng, num, answers):
+  people = np.exp(np_rng.normal(size=(num, 3)))
+  people /= people.sum(axis=1, keepdims=True)
+  model = people**1.7
+  model /= model.sum(axis=1, keepdims=True)
+  counts = np_rng.multinomial(answers, people)
+  return np.log(model), counts
+
+
+def test_by_hand():
+  # Sure by .5 and right 3 times of 4; sure by .9 and right once of 4.
+  logprobs = np.log([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9]])
+  counts = np.array([[3, 1, 0], [2, 1, 1]])
+  bins = calibration.reliability(logprobs, counts, num_bins=2)
+  np.testing.assert_allclose(bins.confidence, [0.5, 0.9], rtol=1e-6, atol=0)
+  np.testing.assert_allclose(bins.accuracy, [0.75, 0.25], rtol=1e-6, atol=0)
+  np.testing.assert_array_equal(bins.count, [4, 4])
+  error = calibration.expected_error(bins)
+  assert error == pytest.approx((0.25 + 0.65) / 2, rel=1e-6)
+
+
+def test_a_tie_is_never_right():
+  bins = calibration.reliability(np.log(np.full((1, 3), 1 / 3)), [[5, 0, 0]])
+  assert bins.accuracy[0] == 0 and bins.count.sum() == 5
+
+
+def test_bins_equal_sklearn(np_rng):
+  logprobs, counts = draw(np_rng, 200, 1)
+  confidence = np.exp(logprobs.max(axis=1))
+  right = counts[np.arange(200), logprobs.argmax(axis=1)]
+  # Its bins are those of [0, 1]; 30 of them are 20 of ours and 10 empty ones.
+  expected = sklearn.calibration.calibration_curve(right, confidence, n_bins=30)
+  bins = calibration.reliability(logprobs, counts, num_bins=20)
+  filled = bins.count > 0
+  np.testing.assert_allclose(
+    bins.accuracy[filled], expected[0], rtol=1e-9, atol=1e-12
+  )
+  np.testing.assert_allclose(
+    bins.confidence[filled], expected[1], rtol=1e-9, atol=1e-12
+  )
+
+
+def test_coverage_of_the_error():
+  np_rng = np.random.default_rng(0)
+  truth = calibration.expected_error(
+    calibration.reliability(*draw(np_rng, 20_000, 50))
+  )
+  hits = 0
+  for seed in range(300):
+    low, high = calibration.expected_error_interval(
+      *draw(np_rng, 150, 40), num_resamples=200, seed=seed
+    )
+    hits += low <= truth <= high
+  assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_reaction_times(np_rng):
+  logprobs, _ = draw(np_rng, 40, 1)
+  triplets = np.stack([np.arange(40), np.arange(40) + 1, np.arange(40) + 2], 1)
+  rt = np_rng.gamma(2.0, size=40)
+  found = calibration.reaction_time_correlation(logprobs, triplets, rt)
+  entropy = -(np.exp(logprobs) * logprobs).sum(axis=1)
+  expected = scipy.stats.spearmanr(entropy, rt).statistic
+  assert found.value == pytest.approx(expected, abs=1e-6)
+  assert found.low < found.value < found.high and found.num == 40
+  # The same three items in another order are one triplet: the median counts.
+  # An unknown time is left out.
+  twice = calibration.reaction_time_correlation(
+    np.concatenate([logprobs, logprobs[:, [1, 2, 0]], logprobs]),
+    np.concatenate([triplets, triplets[:, [1, 2, 0]], triplets]),
+    np.concatenate([rt - 0.1, rt + 0.1, np.full(40, np.nan)]),
+  )
+  assert twice.value == pytest.approx(expected, abs=1e-6)
+  assert twice.num == 40
+  few = calibration.reaction_time_correlation(
+    logprobs[:2], triplets[:2], rt[:2]
+  )
+  assert np.isnan(few.value)
+
+
+def test_bad_input():
+  with pytest.raises(ValueError, match="0 bins"):
+    calibration.reliability(np.zeros((1, 3)), np.ones((1, 3)), num_bins=0)

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import scipy.special
+
+from alignet_jax.evals import choice_scores, level_scores, uncertainty
+
+
+@pytest.fixture(scope="module")
+def judged():
+  np_rng = np.random.default_rng(5)
+  x = np_rng.normal(size=(11, 7)).astype(np.float32)
+  triplets = np.argsort(np_rng.random((53, 11)), axis=1)[:, :3].astype(np.int32)
+  counts = np_rng.integers(1, 9, size=(53, 3)).astype(np.int32)
+  return x, choice_scores.Choices(
+    "mine",
+    triplets,
+    (triplets, counts),
+    participant=np.arange(53) % 5,
+    rt=np_rng.gamma(2.0, size=53),
+    categories={"first": np.arange(6)},
+  )
+
+
+@pytest.fixture(scope="module")
+def rows(judged):
+  made = choice_scores.rows(*judged)
+  found = {(row.measure, row.variant): row for row in made}
+  assert len(found) == len(made)
+  return found
+
+
+def by_loop(x, triplets, cosine):
+  logits = []
+  for triplet in triplets:
+    a, b, c = x[triplet].astype(np.float64)
+    if cosine:
+      a, b, c = (v / np.linalg.norm(v) for v in (a, b, c))
+    logits.append([b @ c, a @ c, a @ b])
+  return np.array(logits)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_numbers_equal_a_loop(judged, rows, similarity):
+  x, people = judged
+  logits = by_loop(x, people.triplets, similarity == "cosine")
+  odd = logits.argmax(axis=1)
+  row = rows["accuracy", similarity]
+  assert row.value == pytest.approx((odd == 2).mean(), rel=1e-9)
+  assert row.chance == pytest.approx(1 / 3) and row.num == 53
+  assert row.low < row.value < row.high
+  for drawn in ("objects", "people"):
+    other = rows["accuracy", f"{similarity}, {drawn} drawn"]
+    assert other.value == pytest.approx(row.value, rel=1e-9)
+    assert other.low < row.value < other.high
+  logprobs = scipy.special.log_softmax(logits, axis=1)
+  assert rows["nll", similarity].value == pytest.approx(
+    -logprobs[:, 2].mean(), rel=1e-4
+  )
+  counts = people.repeats[1]
+  hits = counts[np.arange(53), odd].sum()
+  row = rows["accuracy_repeats", similarity]
+  assert row.value == pytest.approx(hits / counts.sum(), rel=1e-9)
+  assert row.ceiling_low < row.ceiling_high <= 1
+  assert row.num == counts.sum() and row.low < row.value < row.high
+  # What bounds repeated triplets bounds no others.
+  assert np.isnan(rows["accuracy", similarity].ceiling_high)
+  top = counts.max(axis=1, keepdims=True)
+  clear = (counts == top).sum(axis=1) == 1
+  expected = (odd == counts.argmax(axis=1))[clear].mean()
+  row = rows["accuracy_majority", similarity]
+  assert row.value == pytest.approx(expected, rel=1e-9)
+  assert row.num == clear.sum()
+  shares = counts / counts.sum(axis=1, keepdims=True)
+  expected = (shares * (np.log(shares) - logprobs)).sum(axis=1).mean()
+  assert rows["kl", similarity].value == pytest.approx(expected, rel=1e-3)
+  assert rows["kl", f"{similarity}, fitted"].value <= expected + 1e-6
+  assert rows["entropy_r", similarity].value == pytest.approx(
+    uncertainty.entropy_correlation(logprobs, counts), abs=1e-4
+  )
+  about = np.isin(people.triplets, np.arange(6)).any(axis=1)
+  row = rows["accuracy_by_category", f"{similarity}, first"]
+  assert row.value == pytest.approx((odd == 2)[about].mean(), rel=1e-6)
+  assert row.num == about.sum()
+  assert np.isfinite(rows["reaction_time", similarity].value)
+
+
+def test_rows_that_are_not_finite_are_left_out(judged):
+  x, people = judged
+  holed = x.copy()
+  holed[3] = np.nan
+  kept = (people.triplets != 3).all(axis=1)
+  part = choice_scores.Choices("mine", people.triplets[kept], num_items=11)
+  whole = choice_scores.Choices("mine", people.triplets)
+  for expected, actual in zip(
+    choice_scores.rows(x, part, similarities=("dot",)),
+    choice_scores.rows(holed, whole, similarities=("dot",)),
+    strict=True,
+  ):
+    assert actual.value == pytest.approx(expected.value, rel=1e-6)
+    assert actual.num == expected.num
+  rows = choice_scores.rows(np.full_like(x, np.nan), whole)
+  assert all(row.is_skipped for row in rows)
+
+
+def test_ties_are_wrong():
+  same = np.ones((4, 3), np.float32)
+  people = choice_scores.Choices("mine", np.array([[0, 1, 2], [1, 2, 3]]))
+  row = choice_scores.rows(same, people, similarities=("dot",))[0]
+  assert row.value == 0 and row.note.startswith("over triplets; 2 ties")
+
+
+def test_bad_sizes(judged):
+  x, people = judged
+  with pytest.raises(ValueError, match="10 rows for 11 items"):
+    choice_scores.rows(x[:10], people)
+  with pytest.raises(ValueError, match="hold item 2; there are 2"):
+    choice_scores.Choices("mine", np.array([[0, 1, 2]]), num_items=2)
+
+
+def test_levels_per_trial_and_majority_differ_by_hand():
+  # Items 0 and 1 are alike, 2 is apart; so the model names 2, and on the second
+  # level, of items 3, 4 and 5, it names 5.
+  x = np.array([[1, 0], [1, 0.1], [0, 1]] * 2, np.float32)
+  answers = (
+    [[0, 1, 2]] * 3
+    + [[0, 2, 1]] * 2  # 3 of 5 name 2
+    + [[3, 4, 5], [5, 4, 3], [5, 4, 3]]  # 1 of 3 names 5
+  )
+  people = level_scores.LevelAnswers(
+    np.array(answers, np.int32),
+    np.array([0] * 5 + [1] * 3),
+    ("coarse", "fine"),
+    participant=np.array([0, 1, 2, 3, 4, 0, 1, 2]),
+  )
+  rows = {(r.measure, r.variant): r.value for r in level_scores.rows(x, people)}
+  assert rows["accuracy", "cosine, coarse"] == pytest.approx(3 / 5)
+  assert rows["accuracy_majority", "cosine, coarse"] == 1
+  assert rows["accuracy", "cosine, fine"] == pytest.approx(1 / 3)
+  assert rows["accuracy_majority", "cosine, fine"] == 0
+  assert rows["accuracy", "cosine, fine, people drawn"] == pytest.approx(1 / 3)

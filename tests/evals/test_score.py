@@ -1,0 +1,75 @@
+import csv
+import json
+import math
+
+import pytest
+
+from alignet_jax.evals import score
+
+
+@pytest.fixture
+def rows():
+  return [
+    score.Score(
+      "alignment",
+      "things",
+      "accuracy",
+      "cosine",
+      0.48554,
+      0.479,
+      0.492,
+      1 / 3,
+      0.6,
+      0.673,
+      num=24709,
+      note="over triplets",
+      model="clip|b",
+    ),
+    score.Score(
+      "alignment", "things", "kl", "dot", math.inf, num=3, model="clip|b"
+    ),
+    score.skipped("alignment", "mur92", "all", "no features.").of("clip|b"),
+  ]
+
+
+def test_files_hold_every_row(tmp_path, rows):
+  names, _ = score.write(tmp_path / "scores", rows, about={"seed": 0})
+  read = json.loads((tmp_path / "scores.json").read_text())
+  assert read["seed"] == 0 and len(read["scores"]) == 3
+  assert read["scores"][0]["value"] == 0.48554
+  assert read["scores"][1]["value"] == "inf"
+  assert read["scores"][2]["value"] is None
+  assert read["scores"][2]["note"] == "skipped: no features."
+  with open(tmp_path / "scores.csv", newline="") as f:
+    table = list(csv.DictReader(f))
+  assert list(table[0]) == list(score.COLUMNS)
+  assert float(table[0]["ceiling_high"]) == 0.673 and table[2]["value"] == ""
+  if "scores.parquet" in names:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = parquet.read_table(tmp_path / "scores.parquet").to_pydict()
+    assert columns["num"] == [24709, 3, 0] and math.isnan(columns["value"][2])
+
+
+def test_without_pyarrow_it_says_so(tmp_path, rows, monkeypatch):
+  monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+  names, note = score.write(tmp_path / "scores", rows)
+  assert names == ["scores.json", "scores.csv"] and "pyarrow" in note
+
+
+def test_text_and_markdown(rows):
+  text = score.format_text(rows)
+  assert "0.4855" in text and "[0.4790, 0.4920]" in text
+  assert "mur92, all: skipped: no features. (clip|b)" in text
+  lines = score.format_markdown(rows).splitlines()
+  assert lines[0] == r"| data | measure | clip\|b | noise ceiling |"
+  assert lines[2] == (
+    "| things | accuracy, cosine | 0.4855 [0.4790, 0.4920] | [0.6000, 0.6730] |"
+  )
+  assert len(lines) == 4
+  plain = score.format_markdown(rows[:1], with_interval=False)
+  assert "[0.4790" not in plain
+
+
+def test_unknown_suite():
+  with pytest.raises(ValueError, match="suite is 'speed'"):
+    score.Score("speed", "things", "accuracy")

@@ -1,0 +1,176 @@
+import math
+
+import numpy as np
+import pytest
+
+from alignet_jax.evals import breeds, models, usefulness
+
+SHIFT_NAMES = {"imagenet-a", "imagenet-r", "imagenet-v2", "imagenet-sketch"}
+
+
+def blobs(classes, num, seed, spread=0.5):
+  """Features and names "class/file" around a centre per class."""
+  np_rng = np.random.default_rng(seed)
+  names, x = [], []
+  for wnid in classes:
+    centre = np.random.default_rng(int(wnid[1:])).normal(size=8)
+    x.append(centre + spread * np_rng.normal(size=(num, 8)))
+    names += [f"{wnid}/{i}.jpg" for i in range(num)]
+  return models.Rows(np.concatenate(x).astype(np.float32), tuple(names))
+
+
+def scores(rows):
+  return {(r.dataset, r.measure, r.variant): r for r in rows}
+
+
+def test_all_measures_and_what_is_missing():
+  classes = [f"n0000000{i}" for i in range(4)]
+  model = models.from_features(
+    "m",
+    {
+      "pets/train": blobs(classes, 11, 0),
+      "pets/test": blobs(classes, 5, 1),
+    },
+  )
+  rows, seconds = usefulness.run({"m": model}, ["pets", "birds"])
+  found = scores(rows)
+  for variant in ("1-shot", "5-shot", "10-shot"):
+    row = found["pets", "few_shot", variant]
+    assert 0.5 < row.value <= 1 and row.chance == 0.25 and row.num == 20
+  assert "11 training images" in found["pets", "few_shot", "25-shot"].note
+  assert found["pets", "linear_probe", ""].value > 0.8
+  assert found["pets", "nearest_neighbours", "k = 20"].value > 0.8
+  assert found["pets", "anomaly_auc", "one against the rest"].value > 0.8
+  assert found["pets", "corruption", ""].is_skipped
+  assert "no features of birds/train" in found["birds", "all", ""].note
+  # Nothing that the suite could have is left out in silence.
+  for name in (*breeds.TASKS, *SHIFT_NAMES):
+    assert found[name, "shift", ""].is_skipped
+  assert set(seconds) == {("m", "pets"), ("m", "birds")}
+  assert {row.model for row in rows} == {"m"}
+
+
+@pytest.fixture(scope="module")
+def imagenet():
+  """Two superclasses; the classes of a third are aside."""
+  edges = [
+    (breeds.ROOT, "w1"),
+    ("w1", "n00004258"),
+    ("n00004258", "w3"),
+    ("w3", "w4"),
+  ]
+  classes = []
+  for node in range(2):
+    edges.append(("w4", f"s{node}"))
+    for index in range(4):
+      classes.append(f"n{node + 1:04d}{index:04d}")
+      edges.append((f"s{node}", classes[-1]))
+  return breeds.make_hierarchy(edges, classes), classes
+
+
+def test_breeds_and_variants_by_folders(imagenet):
+  tree, classes = imagenet
+  some = classes[1:4]
+  model = models.from_features(
+    "m",
+    {
+      "in/train": blobs(classes, 7, 0),
+      "in/test": blobs(classes, 3, 1),
+      "imagenet-a": blobs(some, 5, 2),
+      "imagenet-v2": models.Rows(
+        blobs(classes, 2, 3).features,
+        tuple(f"{i // 2}/{i}.jpg" for i in range(16)),
+      ),
+      "imagenet-r": blobs(["n99990000"], 2, 3),
+    },
+  )
+  rows, _ = usefulness.run(
+    {"m": model},
+    ["in"],
+    shots=(1,),
+    imagenet="in",
+    hierarchy=tree,
+    check_counts=False,
+  )
+  found = scores(rows)
+  same = found["living17", "shift", "same subclasses"]
+  other = found["living17", "shift", "other subclasses"]
+  # Centres are unrelated, so other subclasses are a guess among two.
+  assert same.value > 0.8 and same.num == other.num == 12
+  assert same.chance == 0.5
+  assert found["imagenet-a", "shift", "linear probe"].value > 0.8
+  assert found["imagenet-a", "shift", "linear probe"].chance == 1 / 3
+  # Folders by number are places among the sorted classes.
+  assert found["imagenet-v2", "shift", "linear probe"].value > 0.8
+  assert "has 0 superclasses" in found["entity13", "shift", ""].note
+  assert "not among" in found["imagenet-r", "shift", ""].note
+  assert "no features" in found["imagenet-sketch", "shift", ""].note
+  assert math.isnan(found["imagenet-sketch", "shift", ""].value)
+
+
+def test_published_counts_are_asked_for(imagenet):
+  tree, classes = imagenet
+  model = models.from_features(
+    "m",
+    {
+      "in/train": blobs(classes, 3, 0),
+      "in/test": blobs(classes, 3, 1),
+      "imagenet-a": blobs(classes, 3, 1),
+    },
+  )
+  rows, _ = usefulness.run(
+    {"m": model}, ["in"], shots=(1,), imagenet="in", hierarchy=tree
+  )
+  found = scores(rows)
+  assert "has 2 superclasses" in found["living17", "shift", ""].note
+  assert "has 8 classes here" in found["imagenet-a", "shift", ""].note
+
+
+class Pictures:
+  """A collection, as of `images.collections`."""
+
+  def __init__(self, pixels, names):
+    self.pixels, self.names = pixels, names
+
+  def __len__(self):
+    return len(self.pixels)
+
+  def load(self, rows):
+    return self.pixels[rows]
+
+
+def test_corruptions_take_a_callable():
+  np_rng = np.random.default_rng(0)
+  sets = {}
+  for name, num in (("pets/train", 20), ("pets/test", 10)):
+    label = np.arange(num) % 2
+    # One class is bright on the left, the other one on the right.
+    pixels = np_rng.integers(0, 60, (num, 8, 8, 3), np.uint8)
+    for row, side in enumerate(label):
+      pixels[row, :, 4 * side : 4 * side + 4] += 150
+    sets[name] = Pictures(pixels, [f"{c}/{i}" for i, c in enumerate(label)])
+
+  def function(image):
+    return image.mean(axis=3).reshape(len(image), -1) / 255
+
+  model = models.from_callable("m", function, sets)
+  rows, _ = usefulness.run(
+    {"m": model}, ["pets"], shots=(1,), images=sets, severities=(1, 5)
+  )
+  found = scores(rows)
+  for name in ("gaussian_noise", "blur", "contrast", "pixelate", "jpeg"):
+    row = found["pets", "corruption", name]
+    assert 0.4 <= row.value <= 1 and row.num == 10
+  assert found["pets", "linear_probe", ""].value == 1
+
+
+def test_a_class_without_training_images_is_named():
+  model = models.from_features(
+    "m",
+    {
+      "pets/train": blobs(["n00000001", "n00000002"], 3, 0),
+      "pets/test": blobs(["n00000003"], 3, 0),
+    },
+  )
+  rows, _ = usefulness.run({"m": model}, ["pets"])
+  assert "class n00000003" in rows[0].note and rows[0].is_skipped

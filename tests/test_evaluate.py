@@ -1,0 +1,307 @@
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from alignet_jax import artifacts, evaluate
+from alignet_jax.evals import evaluation_report, human_data, models, score
+from alignet_jax.judgments import convert, prepared
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  """Files of every kind about 12 items, and two models of them."""
+  folder = tmp_path_factory.mktemp("world")
+  np_rng = np.random.default_rng(0)
+  x = np_rng.normal(size=(12, 5)).astype(np.float32)
+  artifacts.write_npy(folder / "good.npy", x)
+  artifacts.write_npy(folder / "poor.npy", np_rng.normal(size=(12, 3)))
+  triplets = np.argsort(np_rng.random((60, 12)), axis=1)[:, :3]
+  sims = x @ x.T
+  for row in triplets:  # What people call odd follows from good.npy.
+    a, b, c = row
+    others = [sims[b, c], sims[a, c], sims[a, b]]
+    odd = int(np.argmax(others))
+    row[:] = [*np.delete(row, odd), row[odd]]
+  artifacts.write_npy(folder / "triplets.npy", triplets.astype(np.int32))
+  artifacts.write_npz(
+    folder / "repeats.npz",
+    triplets=triplets[:20].astype(np.int32),
+    odd_counts=np_rng.integers(0, 3, (20, 3)) + np.array([0, 0, 9]),
+  )
+  people = np.stack([1 - np.corrcoef(x + np_rng.normal(size=x.shape))] * 3)
+  for person in people:
+    np.fill_diagonal(person, 0)
+  with prepared.writer(folder / "rdms", {"data_set": "mur92"}) as (out, tables):
+    artifacts.write_npz(
+      out / "rdm.npz", rdm=people.mean(axis=0), per_person=people
+    )
+    tables["rdm.npz"] = {}
+  with prepared.writer(folder / "king", {"data_set": "king"}) as (out, tables):
+    artifacts.write_npz(out / "rdm.npz", rdm=np.ones((7, 7)) - np.eye(7))
+    tables["rdm.npz"] = {}
+  (folder / "taxonomy.csv").write_text(
+    "basic,superordinate\n"
+    + "".join(f"b{i // 2},s{i // 4}\n" for i in range(12))
+  )
+  return folder
+
+
+@pytest.fixture(scope="module")
+def done(world):
+  """The command, run once."""
+  lines = []
+  args = evaluate.parse(
+    [
+      f"--model=good={world}/good.npy",
+      f"--model=poor={world}/poor.npy",
+      f"--triplets={world}/triplets.npy",
+      f"--repeats={world}/repeats.npz",
+      f"--data={world}/rdms",
+      f"--data={world}/king",
+      f"--embedding={world}/good.npy",
+      f"--taxonomy={world}/taxonomy.csv",
+      f"--out={world}/out",
+    ]
+  )
+  evaluate.run(args, log=lines.append)
+  return world / "out", lines
+
+
+def test_table_has_every_model_and_measure(done):
+  out, lines = done
+  read = json.loads((out / "scores.json").read_text())["scores"]
+  found = {
+    (r["model"], r["dataset"], r["measure"], r["variant"]): r for r in read
+  }
+  assert len(found) == len(read)
+  assert found["good", "things", "accuracy", "dot"]["value"] == 1.0
+  assert found["poor", "things", "accuracy", "dot"]["value"] < 0.7
+  assert found["good", "things_dense", "spearman", "dot"]["value"] == (
+    pytest.approx(1.0)
+  )
+  assert found["poor", "mur92", "pearson", "cosine, single people"]["num"] == 66
+  for kind in ("same_basic", "different_superordinate"):
+    key = "poor", "taxonomy", "distance_change", kind
+    assert found[key]["note"] == "minus that of good; over items"
+    assert ("good", *key[1:]) not in found
+  # The set of 7 items fits neither model, and says so.
+  skipped = found["good", "king", "all", ""]
+  assert skipped["note"] == ("skipped: the features have 12 rows for 7 items.")
+  with open(out / "scores.csv", newline="") as f:
+    assert len(list(csv.DictReader(f))) == len(read)
+  assert "accuracy" in lines[0] and "king, all: skipped" in lines[0]
+
+
+def test_page_is_self_contained(done):
+  page = (done[0] / "report.html").read_text()
+  for heading in ("Results", "Odd one out", "Hierarchy of concepts", "Skipped"):
+    assert heading in page
+  assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+  assert "<script" not in page
+
+
+def test_same_in_python(world, done):
+  data = [
+    human_data.read_choices(world / "triplets.npy", world / "repeats.npz")
+  ]
+  pixels = np.arange(12, dtype=np.uint8)[:, None, None, None]
+  pixels = np.broadcast_to(pixels, (12, 2, 2, 3))
+  good = artifacts.read_npy(world / "good.npy")
+  rows, seconds = evaluate.evaluate(
+    {
+      "array": good,
+      "function": lambda image: good[image[:, 0, 0, 0]],
+      "sets": {"things": good},
+      "empty": {"mur92": good},
+    },
+    data,
+    suite="alignment",
+    images={"things": pixels},
+  )
+  values = {
+    row.model: row.value
+    for row in rows
+    if (row.measure, row.variant) == ("nll", "dot")
+  }
+  read = json.loads((done[0] / "scores.json").read_text())["scores"]
+  expected = next(
+    r["value"]
+    for r in read
+    if (r["model"], r["measure"], r["variant"]) == ("good", "nll", "dot")
+  )
+  assert values == pytest.approx(
+    dict.fromkeys(("array", "function", "sets"), expected), rel=1e-6
+  )
+  assert "no features of things" in rows[-1].note
+  assert set(seconds) == {(name, "things") for name in (*values, "empty")}
+
+
+def test_aligned_and_photographs(world, tmp_path):
+  np_rng = np.random.default_rng(1)
+  artifacts.write_npz(
+    tmp_path / "map.npz", weights=np.eye(5), mean=0.0, std=2.0
+  )
+  index = tmp_path / "images.csv"
+  index.write_text(
+    "file,things_index\na.jpg,3\nb.jpg,\nc.jpg,0\nd.jpg,7\ne.jpg,5\n"
+  )
+  artifacts.write_npz(
+    tmp_path / "pictures.npz",
+    features=np_rng.normal(size=(5, 5)),
+    files=np.array(["e.jpg", "d.jpg", "c.jpg", "b.jpg", "a.jpg"]),
+  )
+  args = evaluate.parse(
+    [
+      f"--model=m={tmp_path}/pictures.npz",
+      f"--aligned=t=m:{tmp_path}/map.npz",
+      f"--embedding={world}/good.npy",
+      f"--photographs={index}",
+      f"--out={tmp_path}/out",
+      "--suite=alignment",
+      "--markdown",
+    ]
+  )
+  lines = []
+  evaluate.run(args, log=lines.append)
+  table = lines[0].splitlines()
+  assert table[0] == "| data | measure | m | t |"
+  row = next(r for r in table if r.startswith("| photographs | spearman, dot"))
+  base, aligned = row.split("|")[3:5]
+  # A scale changes no rank.
+  assert base.strip() == aligned.strip()
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--model=m"], "expected NAME=PATH"),
+    (["--model=m=absent.npy"], "nothing at absent.npy"),
+    (["--model=m={w}/good.npy", "--model=m={w}/good.npy"], "'m' twice"),
+    (["--model=m={w}/good.npy", "--base=x"], "--base is 'x'"),
+    (["--model=m={w}/good.npy", "--suite=alignment"], "no human data"),
+    (["--model=m={w}/good.npy", "--suite=usefulness"], "no data set"),
+    (["--model=m={w}/good.npy", "--data={w}"], "no prepared.json"),
+    (["--model=m={w}/good.npy", "--aligned=t=x:f.npz"], "NAME=MODEL:FILE"),
+    (["--model=m=backbone:vit", "--images=a={w}"], "backbone:MODEL:WEIGHTS"),
+    (["--model=m=student:{w}:aligned"], "student:FOLDER:VARIANT"),
+  ],
+)
+def test_what_is_wrong_is_told(world, tmp_path, capsys, flags, message):
+  flags = [flag.format(w=world) for flag in flags]
+  if "--images" in " ".join(flags):
+    flags[1] = f"--images=a={world}/good.npy"
+    message = "uint8|backbone"
+  assert evaluate.main([*flags, f"--out={tmp_path}/out"]) == 2
+  assert re.search(message, capsys.readouterr().err)
+
+
+def test_unknown_suite(world):
+  with pytest.raises(artifacts.InputError, match="suite is 'speed'"):
+    evaluate.evaluate({"m": np.ones((2, 2))}, suite="speed")
+  with pytest.raises(artifacts.InputError, match="no model"):
+    evaluate.evaluate({})
+
+
+def test_levels_of_a_generated_release(tmp_path):
+  """The whole road: a file of the released structure to three levels."""
+  import pickle
+
+  np_rng = np.random.default_rng(2)
+  names = [f"n01/n01_{i}" for i in range(9)]
+  people = {}
+  for person in range(5):
+    trials = []
+    for kind in ("between_class", "within_class", "class_border"):
+      for _ in range(6):
+        three = np_rng.permutation(9)[:3]
+        trials.append(
+          {f"image{k + 1}Path": f"{names[i]}.JPEG" for k, i in enumerate(three)}
+          | {
+            "selected_image": f"{names[three[np_rng.integers(3)]]}.JPEG",
+            "triplet_type": kind,
+            "exp_trial_type": "exp_trial",
+          }
+        )
+    people[f"p{person}"] = trials
+  path = tmp_path / "pruned_dataset.pkl"
+  path.write_bytes(pickle.dumps(people))
+  with prepared.writer(tmp_path / "levels", {"data_set": "levels"}) as (out, t):
+    t |= convert.levels(path, out, check_counts=False)
+  x = np_rng.normal(size=(9, 4)).astype(np.float32)
+  model = models.from_features("m", x, [f"{n}.JPEG" for n in names])
+  rows, _ = evaluate.evaluate(
+    {"m": model}, human_data.read_folder(tmp_path / "levels")
+  )
+  found = {(row.measure, row.variant): row for row in rows}
+  right = {"between_class": 0, "within_class": 0, "class_border": 0}
+  unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+  place = {f"{n}.JPEG": i for i, n in enumerate(names)}
+  for trials in people.values():
+    for trial in trials:
+      a, b, c = (place[trial[f"image{k}Path"]] for k in (1, 2, 3))
+      sims = [unit[b] @ unit[c], unit[a] @ unit[c], unit[a] @ unit[b]]
+      chosen = (a, b, c)[int(np.argmax(sims))]
+      right[trial["triplet_type"]] += chosen == place[trial["selected_image"]]
+  for kind, level in (
+    ("between_class", "coarse"),
+    ("within_class", "fine"),
+    ("class_border", "boundary"),
+  ):
+    row = found["accuracy", f"cosine, {level}"]
+    assert row.value == pytest.approx(right[kind] / 30) and row.num == 30
+    assert ("accuracy_majority", f"cosine, {level}") in found
+    assert ("accuracy", f"dot, {level}, people drawn") in found
+
+
+def test_report_of_nothing_but_skipped_rows():
+  rows = [score.skipped("alignment", "mur92", "all", "why not.").of("m")]
+  content = evaluation_report.make(rows, {}, [])
+  assert content.tables[0].rows == [("mur92", "all", "m", "why not.")]
+
+
+# SOURCES.md of the shared data: accuracy, NLL, entropy r and KL.
+PUBLISHED = {
+  "clip": ("features_clip_vit_b32", "cosine", 0.4855, 1.078, 0.259, 0.2086),
+  "word2vec": ("features_word2vec", "cosine", 0.4647, 1.074, 0.382, 0.2082),
+  "vice": ("vice_embedding_42d", "dot", 0.6371, 0.826, 0.551, 0.1745),
+  "spose": ("spose_embedding_49d", "dot", 0.6393, 0.8136, 0.537, 0.1928),
+}
+
+
+def test_table_of_the_shared_data(shared_data):
+  things = shared_data / "things"
+  data = [
+    human_data.read_choices(
+      things / "triplets_test.npy", things / "repeats.npz", num_items=1854
+    ),
+    human_data.read_dense(
+      things / "vice_embedding_42d.npy",
+      "photographs",
+      shared_data / "imagenet_samples" / "images.csv",
+    ),
+  ]
+  assert data[1].num_items == 183
+  of_models = {
+    name: models.open_model(name, things / f"{file}.npy")
+    for name, (file, *_) in PUBLISHED.items()
+  }
+  of_models["resnet50"] = models.open_model(
+    "resnet50", shared_data / "imagenet_samples" / "features_resnet50.npz"
+  )
+  rows, _ = evaluate.evaluate(of_models, data, suite="alignment")
+  found = {
+    (row.model, row.dataset, row.measure, row.variant): row for row in rows
+  }
+  for name, (_, similarity, *numbers) in PUBLISHED.items():
+    for measure, number in zip(
+      ("accuracy", "nll", "entropy_r", "kl"), numbers, strict=True
+    ):
+      row = found[name, "things", measure, similarity]
+      assert row.value == pytest.approx(number, abs=1e-3), (name, measure)
+      assert row.low < row.value < row.high
+  row = found["resnet50", "photographs", "spearman", "cosine"]
+  assert row.value == pytest.approx(0.298, abs=1e-3)
+  assert row.low < row.value < row.high
