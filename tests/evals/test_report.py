@@ -77,6 +77,8 @@ def make_content(name="aligned", **changes):
       )
     ],
     few_shot=plots.Bars(("5-shot",), {name: (0.73,)}, note=name),
+    hierarchy=plots.Bars(("same basic",), {name: (0.6,)}, note=name),
+    maps={name: "<svg/>"},
     rdms=plots.Rdms(
       {name: 1 - np.eye(5)}, [name] * 5, {name: 0.25}, name, name
     ),
