@@ -122,7 +122,7 @@ def decoded_images(page):
 
 def test_page_loads_nothing_from_elsewhere(whole):
   page = Page(whole)
-  assert len(page.values("src")) == 13
+  assert len(page.values("src")) == 15
   assert all(value.startswith("data:image/") for value in page.values("src"))
   assert all(value.startswith("#") for value in page.values("href"))
   assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
@@ -136,7 +136,7 @@ def test_page_loads_nothing_from_elsewhere(whole):
 def test_links_lead_somewhere(whole):
   page = Page(whole)
   assert page.values("href") == [f"#{name}" for name in page.values("id")]
-  assert len(set(page.values("id"))) == 11
+  assert len(set(page.values("id"))) == 13
 
 
 def test_page_contains_the_numbers(whole):
