@@ -77,6 +77,8 @@ def make_content(name="aligned", **changes):
       )
     ],
     few_shot=plots.Bars(("5-shot",), {name: (0.73,)}, note=name),
+    hierarchy=plots.Bars(("same basic",), {name: (0.6,)}, note=name),
+    maps={name: "<svg/>"},
     rdms=plots.Rdms(
       {name: 1 - np.eye(5)}, [name] * 5, {name: 0.25}, name, name
     ),
@@ -120,7 +122,7 @@ def decoded_images(page):
 
 def test_page_loads_nothing_from_elsewhere(whole):
   page = Page(whole)
-  assert len(page.values("src")) == 13
+  assert len(page.values("src")) == 15
   assert all(value.startswith("data:image/") for value in page.values("src"))
   assert all(value.startswith("#") for value in page.values("href"))
   assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
@@ -134,7 +136,7 @@ def test_page_loads_nothing_from_elsewhere(whole):
 def test_links_lead_somewhere(whole):
   page = Page(whole)
   assert page.values("href") == [f"#{name}" for name in page.values("id")]
-  assert len(set(page.values("id"))) == 11
+  assert len(set(page.values("id"))) == 13
 
 
 def test_page_contains_the_numbers(whole):
