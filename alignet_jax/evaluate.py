@@ -95,6 +95,14 @@ def evaluate(
       opened, data, base=base, rsatoolbox_draws=rsatoolbox_draws, log=log
     )
     rows, seconds = rows + made, seconds | spent
+  # Asked for by "all" and not given: said, and not left out in silence.
+  for name, given, what in (
+    ("alignment", data, "no human data was given."),
+    ("usefulness", classification, "no data set was given (--classification)."),
+  ):
+    if suite == "all" and not given:
+      row = score.skipped(name, name, "all", what)
+      rows += [row.of(model) for model in opened]
   if suite != "alignment" and classification:
     made, spent = usefulness.run(
       opened, list(classification), images=images, log=log, **settings

@@ -305,3 +305,13 @@ def test_table_of_the_shared_data(shared_data):
   row = found["resnet50", "photographs", "spearman", "cosine"]
   assert row.value == pytest.approx(0.298, abs=1e-3)
   assert row.low < row.value < row.high
+
+
+def test_a_suite_without_data_is_named():
+  x = {"a": np.eye(5, dtype=np.float32)}
+  rows, _ = evaluate.evaluate(x, suite="all")
+  met = {(row.model, row.suite): row.note for row in rows}
+  assert set(met) == {("a", "alignment"), ("a", "usefulness")}
+  assert all(note.startswith(score.SKIPPED) for note in met.values())
+  assert "--classification" in met["a", "usefulness"]
+  assert evaluate.evaluate(x, suite="alignment")[0] == []
