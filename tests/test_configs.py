@@ -120,7 +120,14 @@ def test_a_student_is_what_its_config_says(name):
   assert (tiny.width, tiny.depth) == (32, 2)
 
 
-@pytest.mark.parametrize("name", ["quickstart.py", "dinov2_b14.py"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "quickstart.py",
+    # Named backbones are run by the full-size path below, too.
+    pytest.param("dinov2_b14.py", marks=pytest.mark.slow),
+  ],
+)
 def test_runlocal_runs_the_whole_road(name, tmp_path):
   args = (
     f"--config=configs/{name}:runlocal",

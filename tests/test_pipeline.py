@@ -660,7 +660,7 @@ def test_the_real_stages_stand_in_order_and_import_nothing_heavy():
   for stage in stages.stages():
     assert set(stage.reads) <= seen
     seen.add(stage.name)
-  assert len(seen) == 8
+  assert len(seen) == 12
 
 
 def test_stages_out_of_order_are_a_mistake_of_the_programmer(toy):
