@@ -42,8 +42,8 @@ def get_config(arg=""):
   config.judgments.source = "things"
   config.judgments.soft = "embedding"  # Or "vice": our own fit; or "none".
   config.judgments.own_vice = False  # Beside the given embedding.
-  # Random triplets of the objects that get soft targets beside those judged, so
-  # that the map is fitted to more than the few triplets that people saw.
+  # Deviation: random triplets of the objects get soft targets beside those
+  # judged, so that the map is fitted to more than the few that people saw.
   config.judgments.num_drawn = 1_000_000
 
   config.vice = ml_collections.ConfigDict()
