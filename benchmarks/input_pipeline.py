@@ -8,10 +8,14 @@ same size. Every loader draws triplets at random and gives uint8[b 3 size size
 3]; all pixels are the same bits, but for "opencv", which may differ by one.
 
   ceiling        decoding and resizing alone, in C++: bytes from memory, no
-                 triplets, no batches, no files
+                 triplets, no batches, no files. A triplet counts for as many
+                 images as tf.data decodes for it: each distinct one of a
+                 batch once, on average of the batches; below three where
+                 triplets of a batch share images
   tf.data        `triplets/dataset.py` from the files
   packed         the same from DIR
-  python         a loop over the images of each batch, one thread, PIL and numpy
+  python         a loop over the images of each batch, one thread, PIL and
+                 numpy; like Grain it decodes three images per triplet
   grain          Grain with as many threads as cores, PIL and numpy
   grain opencv   the same, decoding and resizing by OpenCV
   grain packed   the same, from DIR
@@ -32,10 +36,12 @@ import time
 import numpy as np
 
 from alignet_jax.images import graph, opening, preprocess
+from alignet_jax.triplets import batches as batches_lib
 from alignet_jax.triplets import dataset, sampling
 
 NUM_TRIPLETS = 100_000
 NUM_CEILING = 3_000  # Images whose bytes are kept in memory.
+NUM_COUNTED = 300  # Batches whose distinct images are counted.
 
 
 def main():
@@ -57,13 +63,15 @@ def main():
   packed = opening.open_collection(args.packed, images.preprocessing)
   assert len(packed) == len(images)
   triplets = sampling.random(np.zeros(len(images)), NUM_TRIPLETS, seed=0)
-  loaders = make_loaders(images, packed, triplets, args.batch_size)
+  per_triplet = images_per_triplet(triplets, args.batch_size)
+  loaders = make_loaders(images, packed, triplets, args.batch_size, per_triplet)
   if args.only:
     loaders = {name: loaders[name] for name in args.only.split(",")}
   print(
     f"{len(images)} images of {args.images}, {args.size} pixels, batches of"
     f" {args.batch_size}, {os.cpu_count()} cores, load before:"
-    f" {os.getloadavg()[0]:.1f}",
+    f" {os.getloadavg()[0]:.1f}\n{per_triplet:.3f} distinct images per triplet"
+    " of a batch, by which the ceiling counts",
     flush=True,
   )
   rates = {name: [] for name in loaders}
@@ -118,7 +126,18 @@ def measure(counts, seconds):
   return total / passed, cost
 
 
-def make_loaders(images, packed, triplets, b):
+def images_per_triplet(triplets, b):
+  """Distinct images of a batch, divided by its triplets; the mean of many."""
+  num_distinct = 0
+  for step in range(NUM_COUNTED):
+    rows, _ = batches_lib.batch_rows(
+      step, num_triplets=len(triplets), batch_size=b, seed=0
+    )
+    num_distinct += len(np.unique(triplets[rows]))
+  return num_distinct / (NUM_COUNTED * b)
+
+
+def make_loaders(images, packed, triplets, b, per_triplet):
   """Name -> function to an endless generator of numbers of triplets."""
   pair_sims = np.zeros((len(triplets), 3), np.float32)
 
@@ -144,7 +163,7 @@ def make_loaders(images, packed, triplets, b):
       yield b
 
   loaders = {
-    "ceiling": lambda: ceiling(images),
+    "ceiling": lambda: ceiling(images, per_triplet),
     "tf.data": lambda: stream(images),
     "packed": lambda: stream(packed),
     "python": plain,
@@ -180,7 +199,7 @@ def make_loaders(images, packed, triplets, b):
   return loaders
 
 
-def ceiling(images):
+def ceiling(images, per_triplet):
   """Decodes and resizes images that are in memory, and nothing else."""
   import tensorflow as tf
 
@@ -202,7 +221,7 @@ def ceiling(images):
     .with_options(options)
   )
   for _ in stream:
-    yield 1 / 3
+    yield 1 / per_triplet
 
 
 def by_grain(load, triplets, b):

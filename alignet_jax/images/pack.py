@@ -89,7 +89,7 @@ def pack(
     if on_error == "refuse" and made.metrics.get("num_skipped"):
       changes.append('on_error "skip" -> "refuse"')
     if damaged := manifest.damaged_output(out, made):
-      changes.append(f"{damaged}, which is not as it was written")
+      changes.append(f"{damaged}, which is not as long as written")
     if not changes:
       _remove_traces(out)
       return made, False

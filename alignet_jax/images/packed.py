@@ -59,8 +59,8 @@ class PackedImages(collections.ArrayImages):
         that of the folder; or None.
 
     Raises:
-      artifacts.InputError: If it is not complete, a file is not as it was
-        written, or the preprocessing is another.
+      artifacts.InputError: If it is not complete, a file is not as long as
+        written (contents are not compared), or the preprocessing is another.
     """
     self._folder = pathlib.Path(folder)
     made = manifest.read(self._folder)

@@ -20,8 +20,8 @@ file must go with them clearly better than by chance, in each tenth: enough to
 find a file whose similarities or indices belong to other images, not to find a
 few wrong triplets.
 
-Exit codes: 0 trusted; 1 not trusted; 2 something that was given is wrong or
-missing.
+Exit codes: 0 trusted; 1 not trusted; 2 not checked: something that was given is
+wrong or missing, or a disk or the memory failed; 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse(argv=None):
   parser = argparse.ArgumentParser(
     prog="python -m alignet_jax.triplets.check",
     description="Says whether a triplet file can be trusted.",
-    epilog="Exit codes: 0 trusted; 1 not trusted; 2 wrong or missing input.",
+    epilog="Exit codes: 0 trusted; 1 not trusted; 2 not checked.",
     allow_abbrev=False,
   )
   add = parser.add_argument
@@ -84,6 +84,10 @@ def parse(argv=None):
     parser.error("--transform and --related need --features.")
   if args.num_checked < 0:
     parser.error(f"--num_checked is {args.num_checked}; it must be at least 0.")
+  if not 0 <= args.tolerance < np.inf:
+    parser.error(
+      f"--tolerance is {args.tolerance}; it must be finite and >= 0."
+    )
   return args
 
 
@@ -281,9 +285,11 @@ def main(argv=None):
   args = parse(argv)
   try:
     return 0 if run(args) else 1
-  except artifacts.InputError as error:
-    print(f"error: {error}", file=sys.stderr)
+  except (artifacts.InputError, OSError, MemoryError) as error:
+    print(f"error: {error or type(error).__name__}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    return 130
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def load(path):
 
   Raises:
     artifacts.InputError: If something is missing, or not [n d] numbers; names
-      it.
+      it. The files of a folder must be those that its manifest names, which
+      takes reading them once.
   """
   path, made = pathlib.Path(path), None
   if path.is_dir():
@@ -65,6 +66,7 @@ def load(path):
         f"{path} holds no features.npy; give one of its files:"
         f" {', '.join(outputs)}."
       )
+    _check_written(path, made)
     path = path / "features.npy"
   features = artifacts.read_npy(path, mmap=True)
   if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
@@ -101,6 +103,22 @@ def transformed(features, transform):
     rows = slice(first, first + CHUNK_SIZE)
     embedding[rows] = transform.apply(features[rows])
   return embedding
+
+
+def _check_written(folder, made):
+  """Refuses rows or names that are not those of the manifest."""
+  outputs = {
+    name: made.outputs[name]
+    for name in ("features.npy", "index.csv")
+    if name in made.outputs
+  }
+  used = dataclasses.replace(made, outputs=outputs)
+  damaged = manifest.damaged_output(folder, used, read=True)
+  if damaged is not None:
+    raise artifacts.InputError(
+      f"{folder / damaged} is not the file that {manifest.FILE} beside it was"
+      " written for; make the features again, or give the .npy file itself."
+    )
 
 
 def _read_names(index, num_rows):

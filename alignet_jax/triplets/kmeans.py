@@ -74,9 +74,10 @@ def fit(
   """Clusters rows by squared Euclidean distance.
 
   A cluster that loses its last row continues at the row farthest from its own
-  centroid. Only where there are fewer distinct rows than clusters some stay
-  empty. On CPU the same arguments give the same bits, on 1, 2, 4 and 8 devices
-  alike, and after a kill too.
+  centroid. Clusters stay empty where there are fewer distinct rows than
+  clusters, and may where `num_iters` ends a restart before they get a row. On
+  CPU the same arguments give the same bits, on 1, 2, 4 and 8 devices alike, and
+  after a kill too.
 
   Args:
     features: [n d] numbers, finite; may be mapped from a file. They are made
@@ -98,7 +99,8 @@ def fit(
     `KMeans`.
 
   Raises:
-    ValueError: If k > n, a value is not finite, or a number is out of range.
+    ValueError: If k > n, a value is not finite or so large that sums of squares
+      overflow float32, or a number is out of range.
   """
   features = np.asarray(features)
   _check_features(features)
@@ -190,7 +192,7 @@ def assign(features, centroids, *, chunk_size=None):
 
 
 def _check_features(features):
-  """Refuses anything but finite f32[n d], naming the first bad row."""
+  """Refuses rows that float32 cannot cluster, naming the first bad one."""
   if features.ndim != 2 or not features.size:
     raise ValueError(
       f"Features must have the shape [n d], not {list(features.shape)}."
@@ -201,6 +203,17 @@ def _check_features(features):
     raise ValueError(
       f"{np.sum(bad)} of {len(bad)} rows of the features have a value that is"
       f" not finite; the first is row {np.argmax(bad)}."
+    )
+  # K-means++ adds up, over the rows, four times the largest squared distance
+  # from the mean, which is at most twice the largest norm.
+  limit = float(np.finfo(np.float32).max) / (16 * len(features))
+  with np.errstate(over="ignore"):
+    squares = np.einsum("nd,nd->n", features, features, dtype=np.float64)
+  if np.any(squares > limit):
+    raise ValueError(
+      f"Row {np.argmax(squares)} of the features has the squared norm"
+      f" {np.max(squares):.3g}; sums of so large ones overflow float32. It must"
+      f" be at most {limit:.3g}: scale the features."
     )
 
 

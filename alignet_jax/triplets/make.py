@@ -14,7 +14,9 @@ f32[n d]; indices are its rows. Writes OUT/NAME/SPLIT_SAMPLING.npz in the layout
 of the AligNet release (see `files`), and beside it a .json: what it was made
 from. NAME is "aligned" with a transform and "untransformed" without. Schemes by
 cluster also write OUT/NAME/clusters.npz, and take it again while features,
-transform and settings are the same. A kill costs k-means a minute at most.
+transform and settings are the same. A kill costs k-means a minute at most. A
+file that is there already is left if it is the one that is asked for, and
+replaced with --overwrite only.
 
 The memory needed is the transformed features in float32, twice for k-means on a
 CPU, and 36 bytes per triplet. Exit codes: 0 done; 1 the disk failed; 2
@@ -22,18 +24,30 @@ something that was given is wrong or missing; 130 stopped by Ctrl-C.
 """
 
 import argparse
+import os
+import re
+import shutil
 import sys
 
 import numpy as np
 
 from alignet_jax import artifacts, commands, progress
 from alignet_jax.teacher import transform as transform_lib
-from alignet_jax.triplets import feature_rows, files, labels, sampling
+from alignet_jax.triplets import (
+  cluster_files,
+  feature_rows,
+  files,
+  labels,
+  sampling,
+)
 
 # Streams of a seed, as in the stage "triplets".
 SPLITS = {"train": 0, "val": 1}
 
 _BY_CLASS = ("class_border", "within_class", "between_class")
+
+# Bytes of a triplet: three int64 and three float32.
+_TRIPLET_BYTES = 36
 
 
 def parse(argv=None):
@@ -77,10 +91,19 @@ def parse(argv=None):
     action="store_true",
     help="write the file names of index.csv too, as the release does",
   )
+  add(
+    "--overwrite", action="store_true", help="replace a file of other triplets"
+  )
   args = parser.parse_args(argv)
   for name in ("number", "num_clusters", "num_iters", "num_restarts"):
     if getattr(args, name) < 1:
       parser.error(f"--{name} is {getattr(args, name)}; it must be at least 1.")
+  if not 0 <= args.seed < 2**63:
+    parser.error(f"--seed is {args.seed}; it must be in [0, 2**63).")
+  if args.name is not None and (
+    not re.fullmatch(r"[^/\\\0]+", args.name) or args.name in (".", "..")
+  ):
+    parser.error(f"--name is {args.name!r}; it must be the name of a folder.")
   if (args.sampling in _BY_CLASS) != (args.labels is not None):
     parser.error(f"--labels is for {', '.join(_BY_CLASS)}, which need it.")
   return args
@@ -108,36 +131,46 @@ def run(args, *, log=progress.write):
   if args.transform:
     transform = transform_lib.AffineTransform.load(args.transform)
     source["transform_sha256"] = artifacts.sha256_file(args.transform)
+  groups = None
+  if args.labels:
+    groups = _labels(args.labels, len(rows.features))
+    source["labels_sha256"] = artifacts.sha256_file(args.labels)
   name = args.name or ("untransformed" if transform is None else "aligned")
   path = files.path_of(args.out, name, args.split, args.sampling)
+  record = _asked(args, source)
+  if path.exists() and not args.overwrite:
+    if _is_made(path, record):
+      log(f"{path} is up to date")
+      return path
+    raise artifacts.InputError(
+      f"{path} exists, and was made otherwise or has changed; give --overwrite"
+      " to replace it, or another --out or --name."
+    )
   path.parent.mkdir(parents=True, exist_ok=True)
+  _refuse_too_many(path, args.number, rows.names if args.filenames else None)
   try:
     features = feature_rows.transformed(rows.features, transform)
   except ValueError as error:
     raise artifacts.InputError(f"{args.transform}: {error}") from error
   log(f"{len(features)} x {features.shape[1]} features, {name}")
-  record = {
-    "sampling": args.sampling,
-    "number": args.number,
-    "seed": args.seed,
-    "split": args.split,
-    **source,
-  }
-  if args.labels:
-    groups = _labels(args.labels, len(features))
-    record["labels_sha256"] = artifacts.sha256_file(args.labels)
-  elif args.sampling == "random":
-    groups = np.zeros(len(features), np.int32)
-  else:
-    clusters = _clusters(args, features, source, path.parent, log)
-    groups = clusters.pop("cluster_ids")
-    record["clusters"] = clusters
   try:
+    if args.sampling == "random":
+      groups = np.zeros(len(features), np.int32)
+    elif groups is None:
+      groups, record["clusters"] = cluster_files.take_or_make(
+        path.parent,
+        features,
+        settings=_cluster_settings(args),
+        source=source,
+        log=log,
+      )
     indices, pair_sims = draw(features, groups, args)
     temperature = 1.0
     if args.match_entropy is not None:
       temperature = labels.match_entropy(pair_sims, args.match_entropy)
       pair_sims /= np.float32(temperature)
+  except artifacts.InputError:  # It names what is wrong.
+    raise
   except ValueError as error:
     raise artifacts.InputError(f"{args.features}: {error}") from error
   record["temperature"] = temperature
@@ -149,7 +182,10 @@ def run(args, *, log=progress.write):
     f" 0.79; chance {np.log(3):.4f}) at temperature {temperature:.6g}"
   )
   names = rows.names if args.filenames else None
+  # The record goes first and comes last, so that it is never of another file.
+  path.with_suffix(".json").unlink(missing_ok=True)
   files.write(path, indices, pair_sims, image_names=names)
+  record["sha256"] = artifacts.sha256_file(path)
   artifacts.write_json(path.with_suffix(".json"), record)
   log(f"wrote {path}, {len(indices)} triplets")
   return path
@@ -185,54 +221,66 @@ def _labels(path, num_rows):
       f"{path} must be int[{num_rows}], one class per row of the features, not"
       f" {groups.dtype}{list(groups.shape)}."
     )
+  if np.min(groups) < 0:
+    row = int(np.argmax(groups < 0))
+    raise artifacts.InputError(
+      f"{path}: row {row} has the class {groups[row]}; classes must be at least"
+      " 0. Leave out the images that have none."
+    )
   return groups
 
 
-def _clusters(args, features, source, folder, log):
-  """Clusters of the rows, made if need be; a dict with `cluster_ids`."""
-  settings = {
-    name: getattr(args, name)
-    for name in ("num_clusters", "num_iters", "num_restarts", "seed")
-  }
-  if not 2 <= args.num_clusters <= len(features):
-    raise artifacts.InputError(
-      f"--num_clusters is {args.num_clusters}; it must be between 2 and"
-      f" {len(features)}, the number of rows."
-    )
-  path, record = folder / "clusters.npz", folder / "clusters.json"
-  if path.is_file() and record.is_file():
-    made = artifacts.read_json(record)
-    if {**settings, **source}.items() <= made.items():
-      log(f"taking the clusters of {path}")
-      arrays = artifacts.read_npz(path, required=("cluster_ids",))
-      return {"cluster_ids": arrays["cluster_ids"], **made}
-    log(f"the clusters of {path} are of something else; making them anew")
-  # Here, because it imports JAX.
-  from alignet_jax.triplets import kmeans
-
-  clusters = kmeans.fit(
-    features,
-    **settings,
-    checkpoint=folder / "kmeans_checkpoint.npz",
-    log=log,
-  )
-  sizes = clusters.sizes
-  made = {
-    **settings,
+def _asked(args, source):
+  """All that the file depends on, as its record has it."""
+  by_cluster = args.sampling not in (*_BY_CLASS, "random")
+  return {
+    "sampling": args.sampling,
+    "number": args.number,
+    "seed": args.seed,
+    "split": args.split,
+    "match_entropy": args.match_entropy,
+    "filenames": args.filenames,
+    "kmeans": _cluster_settings(args) if by_cluster else None,
     **source,
-    "inertia": clusters.inertia,
-    "updates": clusters.num_iters,
-    "smallest": int(sizes.min()),
-    "largest": int(sizes.max()),
-    "balance": clusters.balance,
   }
-  # The record last: it says that the other is whole and of these settings.
-  record.unlink(missing_ok=True)
-  artifacts.write_npz(
-    path, cluster_ids=clusters.cluster_ids, centroids=clusters.centroids
+
+
+def _is_made(path, asked):
+  """Whether a file is as its record says, and that as was asked."""
+  try:
+    made = artifacts.read_json(path.with_suffix(".json"))
+  except artifacts.InputError:
+    return False
+  return (
+    isinstance(made, dict)
+    and asked.items() <= made.items()
+    and ("transform_sha256" in asked) == ("transform_sha256" in made)
+    and made.get("sha256") == artifacts.sha256_file(path)
   )
-  artifacts.write_json(record, made)
-  return {"cluster_ids": clusters.cluster_ids, **made}
+
+
+def _refuse_too_many(path, number, names):
+  """Raises `InputError` if memory or disk cannot hold the triplets."""
+  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  free = shutil.disk_usage(path.parent).free
+  needed = number * _TRIPLET_BYTES
+  on_disk = needed
+  if names is not None:
+    on_disk += number * 3 * names.dtype.itemsize
+  for what, size, room in (
+    ("of memory", needed, memory),
+    (f"on the disk of {path.parent}", on_disk, free),
+  ):
+    if size > room:
+      raise artifacts.InputError(
+        f"--number is {number}; so many triplets need {size / 1e9:.1f} GB"
+        f" {what}, where {room / 1e9:.1f} GB are. Ask for fewer."
+      )
+
+
+def _cluster_settings(args):
+  names = ("num_clusters", "num_iters", "num_restarts", "seed")
+  return {name: getattr(args, name) for name in names}
 
 
 def main(argv=None):

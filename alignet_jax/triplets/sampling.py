@@ -153,8 +153,8 @@ class Groups:
         f" {group_ids.dtype}{list(group_ids.shape)}."
       )
     self._order = np.argsort(group_ids, kind="stable")
-    counts = np.bincount(group_ids)
-    self.counts = counts[counts > 0]
+    # Not `bincount`, whose memory grows with the largest number.
+    self.counts = np.unique(group_ids, return_counts=True)[1]
     self._starts = np.cumsum(self.counts) - self.counts
     self.num_groups = len(self.counts)
 

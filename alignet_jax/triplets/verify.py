@@ -133,7 +133,7 @@ def compare_exactly(
 def fit_temperature(features, indices, pair_sims, *, num_checked=10_000):
   """What the similarities of a file were divided by, if by one number.
 
-  The median of the quotients, which some wrong triplets do not move.
+  The median of the finite quotients, which some wrong triplets do not move.
 
   Args:
     features: f32[n d], transformed as for the file.
@@ -148,6 +148,7 @@ def fit_temperature(features, indices, pair_sims, *, num_checked=10_000):
   sims = labels.pair_similarities(features, np.asarray(indices[rows]))
   given = np.asarray(pair_sims[rows], np.float64)
   quotients = sims[given != 0] / given[given != 0]
+  quotients = quotients[np.isfinite(quotients)]
   return float(np.median(quotients)) if quotients.size else float("nan")
 
 

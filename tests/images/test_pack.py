@@ -295,4 +295,6 @@ def test_cut_off_pixels_are_refused(folder, tmp_path, capsys):
   with pytest.raises(artifacts.InputError, match=r"images\.npy is missing or"):
     opening.open_collection(tmp_path / "out")
   assert run(folder, tmp_path / "out") == 2
-  assert "images.npy, which is not as it was written" in capsys.readouterr().err
+  assert (
+    "images.npy, which is not as long as written" in capsys.readouterr().err
+  )

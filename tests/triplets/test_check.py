@@ -25,7 +25,7 @@ def _root(tmp_path, np_rng):
   record = dict.fromkeys(manifest.Manifest.__dataclass_fields__, 0)
   for name in ("config", "inputs", "external", "outputs", "metrics"):
     record[name] = {}
-  record["outputs"] = {"features.npy": {"bytes": 0, "sha256": "f" * 64}}
+  record["outputs"] = manifest.describe_outputs(folder)
   artifacts.write_json(folder / "manifest.json", record)
   artifacts.write_npz(
     tmp_path / "soft.npz",
@@ -207,7 +207,7 @@ def test_clusters_are_taken_again_only_if_they_are_the_same(root):
   val = _make(root, "--split=val")
   assert clusters.stat().st_mtime_ns == made
   assert np.any(files.read(val).indices != files.read(path).indices)
-  _make(root, "--num_clusters=8")
+  _make(root, "--num_clusters=8", "--overwrite")
   assert clusters.stat().st_mtime_ns != made
 
 
@@ -233,7 +233,7 @@ def test_index_of_another_length_is_refused(root):
   with (root / "features" / "index.csv").open("a") as f:
     f.write("1,x.jpg,-\n")
   with pytest.raises(artifacts.InputError, match="212 rows; the features ha"):
-    feature_rows.load(root / "features")
+    feature_rows.load(root / "features" / "features.npy")
 
 
 def test_a_part_is_related_only_if_all_three_marks_say_so(np_rng):
@@ -289,7 +289,7 @@ def test_names_are_compared_triplet_by_triplet(root):
   index = root / "features" / "index.csv"
   index.write_text(index.read_text().replace("n1/6.JPEG", "n1/7.JPEG"))
   with pytest.raises(artifacts.InputError, match="the same file name"):
-    _check(root, path, "--by=filenames")
+    _check(root, path, "--by=filenames", features="features/features.npy")
 
 
 def test_how_many_are_compared_where_names_are_read(root, monkeypatch):
@@ -310,3 +310,29 @@ def test_how_many_are_compared_where_names_are_read(root, monkeypatch):
   )
   check._compare(args, rows, indices, indices, names, lambda line: None)
   assert asked == [100_000]
+
+
+def test_what_cannot_be_checked_is_not_called_untrusted(root, monkeypatch):
+  for error in (OSError("the disk is gone"), MemoryError()):
+
+    def fail(*args, error=error, **keywords):
+      raise error
+
+    monkeypatch.setattr(files, "open_arrays", fail)
+    assert check.main([str(root / "x.npz")]) == 2
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-1"])
+def test_tolerance_is_a_number_that_can_be_met(tolerance, capsys):
+  with pytest.raises(SystemExit):
+    check.parse(["x.npz", f"--tolerance={tolerance}"])
+  assert "must be finite and >= 0" in capsys.readouterr().err
+
+
+def test_temperature_is_fitted_to_finite_quotients():
+  features = np.array([[2.0], [3.0], [5.0], [np.nan]], np.float32)
+  indices = np.array([[0, 1, 2], [0, 1, 3], [0, 1, 2]])
+  sims = np.array([[3.0, 5.0, 7.5]] * 3)
+  np.testing.assert_allclose(
+    verify.fit_temperature(features, indices, sims), 2, rtol=1e-6
+  )

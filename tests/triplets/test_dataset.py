@@ -7,6 +7,7 @@ import pytest
 from alignet_jax import artifacts, odd_one_out
 from alignet_jax.images import collections
 from alignet_jax.triplets import batches, dataset, labels, sampling
+from benchmarks import input_pipeline
 
 NUM_IMAGES, NUM_TRIPLETS = 17, 23
 
@@ -141,3 +142,11 @@ def test_of_several_failures_the_first_that_is_due_is_raised(world):
   )
   with pytest.raises(artifacts.InputError, match="the first"):
     next(made)
+
+
+def test_benchmark_counts_each_image_of_a_batch_once(monkeypatch):
+  monkeypatch.setattr(input_pipeline, "NUM_COUNTED", 7)
+  apart = np.arange(30).reshape(10, 3)  # Two batches an epoch.
+  assert input_pipeline.images_per_triplet(apart, 5) == 3
+  # Five triplets of the same three images.
+  assert input_pipeline.images_per_triplet(apart[:1].repeat(10, 0), 5) == 3 / 5

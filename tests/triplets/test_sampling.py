@@ -134,6 +134,15 @@ def test_triplet_depends_on_seed_and_index_only(name, monkeypatch):
   assert np.mean(sample(GROUPS, 1000, seed=(5, 1)) == many) < 0.5
 
 
+def test_huge_numbers_of_groups_need_no_memory():
+  groups = np.array([7, 10**15, 7, 10**15, 2**62])
+  found = sampling.Groups(groups)
+  np.testing.assert_array_equal(found.counts, [2, 2, 1])
+  np.testing.assert_array_equal(
+    found.member(np.array([0, 1, 1, 2]), np.array([1, 0, 1, 0])), [2, 1, 3, 4]
+  )
+
+
 def test_unknown_scheme_lists_the_known_ones():
   with pytest.raises(ValueError, match="'clusterborder'.*cluster_border, ran"):
     sampling.get_sampler("clusterborder")
