@@ -27,8 +27,8 @@ from alignet_jax.teacher import transform as transform_lib
 class Selection:
   """A transform, fitted to everything, and how its strength was chosen.
 
-  The last fit makes `num_epochs` passes through everything, or the share of them
-  after which early stopping ended the fits that were compared. Those of
+  The last fit makes `num_epochs` passes through everything, or the share of
+  them after which early stopping ended the fits that were compared. Those of
   `by_triplets` make as many steps, to within rounding. Those of `by_objects`
   make as many as epochs of the judged triplets alone have: with drawn ones the
   strength is chosen at fewer steps than it is then fitted for, judged / (judged
