@@ -79,6 +79,9 @@ CHOICES = {
   "photo_student.loss": ("jsd", "kl", "contrastive_hard"),
 }
 
+# Fields whose values are results of their own, each made once.
+DISTINCT = ("teacher.variants", "student.variants")
+
 # (Fields, least, most): inclusive. Of a tuple, for each of its items.
 RANGES = (
   # Larger seeds would lose digits in a JAX key.
@@ -168,6 +171,7 @@ RANGES = (
   (
     (
       "things.num_objects",
+      "judgments.num_drawn",
       "judgments.people.spread",
       "vice.refit_epochs",
       "pretrain.warmup_steps",
@@ -224,8 +228,13 @@ _NAMED = ("name", "pool", "size", "preprocessing")
 NEEDS = {
   ("images.source", "generated"): ("world",),
   ("images.source", "files"): ("images.stimuli", "images.collection"),
-  ("judgments.source", "simulated"): ("world", "judgments.people"),
+  ("judgments.source", "simulated"): (
+    "world",
+    "judgments.people",
+    "judgments.num_drawn",
+  ),
   ("judgments.source", "things"): (
+    "judgments.num_drawn",
     "things.num_objects",
     "things.triplets_train",
     "things.triplets_test",
@@ -302,6 +311,13 @@ def check(config):
           f"config.{field} is {value!r}, which is not known."
           f"{config_lib.did_you_mean(str(value), known)}"
         )
+  for field in DISTINCT:
+    values = _items(config, field)
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+      raise artifacts.InputError(
+        f"config.{field} holds {twice[0]!r} more than once; name each once."
+      )
   for fields, least, most in RANGES:
     text = f"{least} or more" if most == math.inf else f"{least} to {most}"
     for field, value in _numbers(config, fields, text):

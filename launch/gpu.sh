@@ -14,7 +14,7 @@ runs on one or several GPUs. One process uses all of them; more are for tests
 of what several machines do, and where one process cannot feed all.
 
 Flags:
-  --gpus=0,1      Which GPUs. Default: CUDA_VISIBLE_DEVICES, else all.
+  --gpus=0,1      Which GPUs, or all. Default: CUDA_VISIBLE_DEVICES, else all.
   --memory=0.9    Share of a GPU's memory that JAX takes at once.
   --processes=1   How many processes share the GPUs; divides their number. With
                   more than one, each writes logs/gpu-I.log, and all end when
@@ -31,7 +31,7 @@ HELP
   environment_help
 }
 
-gpus=${CUDA_VISIBLE_DEVICES:-}
+gpus=${CUDA_VISIBLE_DEVICES-all}
 memory=0.9 processes=1 port=8476 logs=logs
 while [ $# -gt 0 ]; do
   case $1 in
@@ -67,17 +67,32 @@ for value in "processes $processes" "port $port"; do
   esac
 done
 
+if [ ${#port} -gt 5 ] || [ "$port" -gt 65535 ]; then
+  die "--port is '$port'; allowed are 1 to 65535."
+fi
+[ -n "$gpus" ] ||
+  die "no GPU may be used: CUDA_VISIBLE_DEVICES, or --gpus, is empty. Name some" \
+    "by --gpus=0,1, or use: bash launch/local.sh"
+
 if ! listed=$(nvidia-smi -L 2>/dev/null) || [ -z "$listed" ]; then
   die "no NVIDIA GPU was found (\`nvidia-smi -L\` lists none, or there is no" \
     "driver). Without one, use: bash launch/local.sh"
 fi
 available=$(printf '%s\n' "$listed" | grep -c '^GPU ' || true)
-if [ -z "$gpus" ]; then
+if [ "$gpus" = all ]; then
   gpus=$(seq -s, 0 $((available - 1)))
   gpus=${gpus%,} # macOS ends with one
 fi
 IFS=, read -r -a chosen <<<"$gpus"
+met=,
 for gpu in "${chosen[@]}"; do
+  case $gpu in
+    0?*) die "--gpus is '$gpus'; write numbers without zeros before them." ;;
+  esac
+  case $met in
+    *",$gpu,"*) die "--gpus names GPU $gpu twice." ;;
+  esac
+  met=$met$gpu,
   case $gpu in
     GPU-* | MIG-*) ;; # by their unique names
     "" | *[!0-9]*) die "--gpus is '$gpus'; write numbers, such as 0,1." ;;

@@ -13,7 +13,9 @@ Commands, in the order in which they are used:
   create   Makes the TPU VM and waits until it is there.
   install  Copies this working tree to all workers and installs it there. Again
            after every change of the code; only what changed is installed.
-  run      Starts `python -m alignet_jax.main ARGUMENTS` on all workers. It goes
+  run      Starts `python -m alignet_jax.main ARGUMENTS` on all workers, with
+           --coordinator=auto before the arguments if they hold none: it joins
+           the workers of a slice to one run, and one worker runs alone. It goes
            on when the connection is closed.
   logs     Follows the log of one worker (--worker; default 0). --worker=all
            prints the last lines of each.
@@ -36,7 +38,8 @@ Flags; the first three may be environment variables PROJECT, ZONE and NAME:
                  mounting of a disk. CMD should do no harm if it runs twice.
   --worker=N     logs: which worker, or all.
   --yes          delete: does not ask.
-DRY_RUN=1 prints the commands, which can be pasted, instead of running them.
+DRY_RUN=1 prints the commands, which can be pasted, instead of running them;
+the archive that install copies is then in the folder for temporary files.
 
 The workdir of a run must be a folder that all workers see and that outlives the
 VM (a Filestore share, or a bucket mounted by gcsfuse); --setup can mount it.
@@ -215,26 +218,33 @@ vm_state() {
 install_all() {
   local tarball
   [ "$HAS_SETUP" = 0 ] || remember setup "$SETUP"
-  tarball=$(mktemp -d)/alignet_jax.tar.gz
-  # shellcheck disable=SC2064 # the value of now
-  trap "rm -rf -- '${tarball%/*}'" EXIT
-  if [ "$ALIGNET_DRY_RUN" != 1 ]; then
-    (
-      cd -- "$REPO"
-      if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-        # Of deleted files git still knows the names.
-        git ls-files -z --cached --others --exclude-standard |
-          while IFS= read -r -d '' file; do
-            [ ! -e "$file" ] || printf '%s\0' "$file"
-          done
-      else
-        find . -type f -not -path './.venv/*' -not -path './runs/*' -print0
-      fi | tar -czf "$tarball" --null -T -
-    )
+  if [ "$ALIGNET_DRY_RUN" = 1 ]; then
+    tarball=${TMPDIR:-/tmp}/alignet_jax.tar.gz
+  else
+    tarball=$(mktemp -d)/alignet_jax.tar.gz
+    # shellcheck disable=SC2064 # the value of now
+    trap "rm -rf -- '${tarball%/*}'" EXIT
   fi
   [ -z "$SETUP" ] || on_worker all "$SETUP"
+  run bash -c "$(pack "$tarball")"
   tpu tpu-vm scp "$tarball" "$NAME:alignet_jax.tar.gz" --quiet --worker=all
   on_worker all "$(remote_install)"
+}
+
+# What packs the files into archive $1: text for the shell of this machine.
+# shellcheck disable=SC2016 # that shell expands it
+pack() {
+  local listed
+  if git -C "$REPO" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+    # Of deleted files git still knows the names.
+    listed='git ls-files -z --cached --others --exclude-standard | while IFS='
+    listed+=' read -r -d "" file; do [ ! -e "$file" ] || printf "%s\0" "$file"'
+    listed+='; done'
+  else
+    listed="find . -type f -not -path './.venv/*' -not -path './runs/*' -print0"
+  fi
+  printf 'set -euo pipefail; cd -- %q; %s | tar -czf %q --null -T -' \
+    "$REPO" "$listed" "$1"
 }
 
 # What installs on a worker: text for its shell. Without a Python that will do,
@@ -281,8 +291,18 @@ run_all() {
     die "run needs the arguments of alignet_jax.main behind --, such as" \
       "-- --config=configs/siglip_b16.py --workdir=/mnt/run"
   remember run "$@"
+  # Without it every worker would be a run of its own. It is the first, lest it
+  # be taken for the value of a flag that lacks one.
+  local word joins=0
+  for word in "$@"; do
+    case $word in
+      -coordinator | -coordinator=* | --coordinator | --coordinator=*) joins=1 ;;
+    esac
+  done
+  [ "$joins" = 1 ] || set -- --coordinator=auto "$@"
   on_worker all "$(remote_run "$@")"
-  say "started; \`bash launch/tpu_vm.sh logs\` follows it"
+  [ "$ALIGNET_DRY_RUN" = 1 ] ||
+    say "started; \`bash launch/tpu_vm.sh logs\` follows it"
 }
 
 follow() {

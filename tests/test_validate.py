@@ -91,6 +91,9 @@ def test_a_config_without_the_fields_passes():
       "hard,sofd",
       "'sofd', which .* Did you mean 'soft'[?]",
     ),
+    ("teacher.variants", "hard,soft,hard", "'hard' more than once"),
+    ("student.variants", "aligned,aligned", "'aligned' more than once"),
+    ("judgments.num_drawn", "-1", "is -1; allowed are numbers: 0 or more"),
     ("teacher.num_folds", "1", "is 1, .* allowed are 2 or more, or 0 for none"),
     ("teacher.num_folds", "-1", "is -1; allowed are numbers: 0 or more"),
     ("student.loss", "jds", "'jds', which is not known. Did you mean 'jsd'[?]"),
@@ -189,6 +192,16 @@ def test_a_student_without_a_field_is_told_which():
     validate.check(config)
 
 
+@pytest.mark.parametrize("name", ["quickstart.py", "things_teacher.py"])
+def test_a_config_of_before_triplets_were_drawn_is_told_what_it_lacks(name):
+  config = _load(name).copy_and_resolve_references().unlock()
+  del config.judgments.num_drawn
+  with pytest.raises(
+    artifacts.InputError, match="lacks: .*config.judgments.num_drawn"
+  ):
+    validate.check(config)
+
+
 def test_selection_by_objects_needs_folds():
   overrides = {"teacher.num_folds": "0", "teacher.selection": "objects"}
   with pytest.raises(artifacts.InputError, match="'objects'; .* 2 or more[.]"):
@@ -200,6 +213,7 @@ def test_every_rule_is_about_a_field_of_some_config():
   configs.append(_load("scratch_b16.py:runlocal"))
   fields = [
     *validate.CHOICES,
+    *validate.DISTINCT,
     *(field for fields, _, _ in validate.RANGES for field in fields),
     *(field for fields, _, _ in validate.OPEN_RANGES for field in fields),
     *(field for field, _ in validate.NEEDS),

@@ -1,18 +1,20 @@
 """What the tensors of a file do not show of the model that they belong to.
 
 The same tensors give other outputs with another activation, another epsilon, or
-another way of resampling positions. So weights that are saved here say these
-beside the tensors: in the comment of the archive, which readers of arrays,
-big_vision's among them, do not see.
+another way of resampling positions; and 36 positions are 6 x 6 or 4 x 9. So
+weights that are saved here say these beside the tensors: in the comment of the
+archive, which readers of arrays, big_vision's among them, do not see.
 
 Usage:
-  note = architecture.describe(model, family="dinov2", posemb_rule="bicubic")
+  note = architecture.describe(
+    model, family="dinov2", posemb_rule="bicubic", grid=(4, 9))
   weights.save("a.npz", params, architecture=note)
   note = weights.read_architecture("a.npz")          # None: it does not say
 """
 
 import dataclasses
 import json
+import math
 
 from alignet_jax import artifacts
 from alignet_jax.backbones import big_vision, blocks, posemb, vit
@@ -37,10 +39,47 @@ _STRUCTURE = (
 )
 _COMPUTED = ("activation", "norm_epsilon")
 
+
+def _is_count(value, least=1):
+  """Whether a value of JSON is a whole number, and large enough."""
+  return type(value) is int and value >= least
+
+
+def _is_grid(value):
+  if value is None:
+    return True
+  return (
+    isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+  )
+
+
+def _is_epsilon(value):
+  return type(value) in (int, float) and 0 < value < math.inf
+
+
+# What a value of the note must be: in words, and whether one is.
+_COUNT = ("a whole number from 1", _is_count)
+_FLAG = ("true or false", lambda value: isinstance(value, bool))
+_TEXT = ("a text", lambda value: isinstance(value, str))
+_GRID = ("rows and columns, two whole numbers from 1, or null", _is_grid)
+_TYPES = {
+  **dict.fromkeys(
+    ("patch_size", "width", "depth", "mlp_dim", "num_heads"), _COUNT
+  ),
+  **dict.fromkeys(
+    ("cls_token", "pre_norm", "patch_bias", "layer_scale"), _FLAG
+  ),
+  "num_registers": (
+    "a whole number from 0",
+    lambda value: _is_count(value, least=0),
+  ),
+  "norm_epsilon": ("a number more than 0", _is_epsilon),
+}
+
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(vit.ViT)}
 
 
-def describe(model, *, family="", posemb_rule="bilinear_corners"):
+def describe(model, *, family="", posemb_rule="bilinear_corners", grid=None):
   """What is to be saved beside the parameters of a model.
 
   Args:
@@ -48,6 +87,7 @@ def describe(model, *, family="", posemb_rule="bilinear_corners"):
     family: Name in `families.FAMILIES`, which preprocessing goes by; "" for
       models of none.
     posemb_rule: How its positions are resampled, a name in `posemb.RULES`.
+    grid: Rows and columns of its positions; None leaves them unsaid.
 
   Returns:
     Dict of JSON values.
@@ -57,6 +97,7 @@ def describe(model, *, family="", posemb_rule="bilinear_corners"):
   fields = _fields({**vars(model), "pool": pool})
   return {
     "family": family,
+    "grid": None if grid is None else [int(n) for n in grid],
     "model": {**fields, "pool": pool},
     "posemb_rule": posemb_rule,
   }
@@ -94,7 +135,11 @@ def from_comment(text, path):
       ),
       "pool": (note["model"].get("pool"), (*vit.POOLS, vit.CLS_PATCH_MEAN)),
     }
-    str(note["family"])
+    types = {"family": (note["family"], _TEXT)}
+    # Files of before there was a grid do not say it.
+    types["grid"] = (note.get("grid"), _GRID)
+    for field in fields:
+      types[field] = (note["model"].get(field), _TYPES.get(field, _TEXT))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise artifacts.InputError(
       f"{path}: the note on the architecture in the comment of the archive is"
@@ -105,6 +150,12 @@ def from_comment(text, path):
       f"{path}: the note on the architecture lacks {', '.join(lacks)}. Save the"
       " weights again."
     )
+  for field, (value, (words, is_fine)) in types.items():
+    if not is_fine(value):
+      raise artifacts.InputError(
+        f"{path}: the note on the architecture has {field} {value!r}; expected"
+        f" {words}. Save the weights again."
+      )
   for field, (value, values) in known.items():
     if value not in values:
       raise artifacts.InputError(

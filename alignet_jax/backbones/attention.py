@@ -76,8 +76,14 @@ def _forward(q, k, v):
   largest = jax.lax.stop_gradient(jnp.max(scores, axis=-2, keepdims=True))
   powers = jnp.exp(scores - largest)
   total = jnp.sum(powers, axis=-2)[..., None]  # b h q 1
-  y = jnp.einsum("bhkq,bhkd->bhqd", powers.astype(v.dtype), v)
-  y = y.astype(jnp.float32) / total
+  # Not yet divided, so the sum may be more than float16 can hold.
+  y = jnp.einsum(
+    "bhkq,bhkd->bhqd",
+    powers.astype(v.dtype),
+    v,
+    preferred_element_type=jnp.float32,
+  )
+  y = y / total
   out = y.astype(v.dtype).transpose(0, 2, 1, 3)
   return out, (q, k, v, powers, total, y)
 

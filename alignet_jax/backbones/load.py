@@ -62,6 +62,7 @@ class Backbone:
     output: The named output, f32[b d], that stands for an image.
     family: Name in `families.FAMILIES`.
     posemb_rule: How its positions are resampled, a name in `posemb.RULES`.
+    grid: Rows and columns of its positions; None if nobody knows.
   """
 
   model: nn.Module
@@ -71,6 +72,7 @@ class Backbone:
   output: str = "pre_logits"
   family: str = ""
   posemb_rule: str = "bilinear_corners"
+  grid: tuple[int, int] | None = None
 
   def save(self, path):
     """Writes the parameters as npz, with what they do not show of the model.
@@ -79,7 +81,10 @@ class Backbone:
       path: Where to write; ends in .npz. big_vision reads the file, too.
     """
     note = architecture.describe(
-      self.model, family=self.family, posemb_rule=self.posemb_rule
+      self.model,
+      family=self.family,
+      posemb_rule=self.posemb_rule,
+      grid=self.grid,
     )
     weights.save(path, self.params, architecture=note)
 
@@ -143,22 +148,31 @@ def load(
       report,
       family=family.name,
       posemb_rule=family.posemb["npz"],
+      grid=weights.grid_of(model, size),
     )
 
-  flat, library, decided, rule = _read(weights_path, family, base, settings)
+  flat, library, decided, rule, grid = _read(
+    weights_path, family, base, settings
+  )
   model = vit.ViT(**{**base, **decided, **settings})
-  size = image_size or _default_size(family, flat, model)
+  size = image_size or _default_size(family, flat, model, grid)
   unused_ok = ("pre_logits", *huggingface.UNUSED_OK)
   if model.pool != "map":
     unused_ok += ("MAPHead_0",)
   notes = [f"names of {library}"] if library != "npz" else []
   notes += [f"{field} = {value}" for field, value in decided.items()]
+  if library == "npz" and "activation" not in {**settings, **decided}:
+    if family.has_two_activations:
+      notes.append(
+        f"activation = {model.activation}, as the file does not say another"
+      )
   params, report = weights.fit(
     flat,
     model,
     image_size=size,
     unused_ok=unused_ok,
     posemb_rule=rule,
+    posemb_grid=grid,
     path=f"{weights_path} (as {name})",
     settings=notes,
   )
@@ -169,6 +183,7 @@ def load(
     report,
     family=family.name,
     posemb_rule=rule,
+    grid=weights.grid_of(model, size),
   )
 
 
@@ -185,7 +200,12 @@ def _big_vision(name, weights_path, image_size, seed, fields):
       weights_path, model, image_size=size, unused_ok=("pre_logits",)
     )
   return Backbone(
-    model, params, _preprocessing(family, size), report, family=family.name
+    model,
+    params,
+    _preprocessing(family, size),
+    report,
+    family=family.name,
+    grid=weights.grid_of(model, size),
   )
 
 
@@ -198,7 +218,7 @@ def _random(name, model, size, seed):
 
 
 def _read(path, family, base, settings):
-  """Tensors by our names, library, fields that the file decides, posemb rule.
+  """Tensors by our names, library, what the file decides, posemb rule and grid.
 
   Libraries resample positions, and compute GELU, each in their way. The one
   whose names the file has decides: it is what its users compare with.
@@ -207,14 +227,16 @@ def _read(path, family, base, settings):
   """
   file = str(path).rpartition(":")[0] or str(path)
   if str(path).endswith(".npz") or file.endswith(".npz"):
-    flat = names.modern_names(weights.read(path))
     note = weights.read_architecture(path)
+    flat = names.modern_names(
+      weights.read(path), with_cls_position=note is None
+    )
     if note is None:
-      return flat, "npz", {}, family.posemb["npz"]
+      return flat, "npz", {}, family.posemb["npz"], None
     decided = architecture.decided(
       note, base, settings, family=family.name, path=path
     )
-    return flat, "npz", decided, note["posemb_rule"]
+    return flat, "npz", decided, note["posemb_rule"], note.get("grid")
   source = safetensors_file.read(path, skip=huggingface.OTHER_PARTS)
   library = huggingface.library(source.tensors)
   if library not in family.posemb:
@@ -239,7 +261,7 @@ def _read(path, family, base, settings):
   if huggingface.has_flat_patches(source.tensors):
     rule = "bilinear_antialias"
   decided = {k: v for k, v in decided.items() if k not in settings}
-  return names.modern_names(flat), library, decided, rule
+  return names.modern_names(flat), library, decided, rule, None
 
 
 def _from_config(source, fields):
@@ -292,11 +314,13 @@ def _clip_activation(source, library):
   )
 
 
-def _default_size(family, flat, model):
+def _default_size(family, flat, model, grid=None):
   """Pixels at which a model runs where nobody says so."""
   posemb = flat.get("pos_embedding")
   if not family.native_size or posemb is None or posemb.ndim != 3:
     return family.preprocessing.size
+  if grid is not None and grid[0] != grid[1]:
+    return tuple(n * model.patch_size for n in grid)
   edge = math.isqrt(posemb.shape[1])
   return _PUBLISHED_SIZES.get((model.patch_size, edge), edge * model.patch_size)
 

@@ -37,7 +37,7 @@ _SCANNED_BLOCKS = "Transformer/encoderblock/"
 _BLOCK = re.compile(r"^(.*?)Transformer/encoderblock_(\d+)/(.*)$")
 
 
-def modern_names(flat):
+def modern_names(flat, *, with_cls_position=True):
   """Renames tensors of any published ViT file to the names of `vit.ViT`.
 
   Besides renaming, it splits blocks that are stacked along a first axis, and
@@ -46,6 +46,8 @@ def modern_names(flat):
 
   Args:
     flat: Dict from name to array.
+    with_cls_position: Whether one position more than a square is that of the
+      class token. Files of our own never have one: theirs are perhaps 5 x 10.
 
   Returns:
     Dict from name to array, sorted by name.
@@ -62,7 +64,8 @@ def modern_names(flat):
       )
       out[name] = x
   x = out.get("pos_embedding")
-  if x is not None and is_grid(x.shape, num_extra=1):
+  has_cls_position = with_cls_position and x is not None
+  if has_cls_position and is_grid(x.shape, num_extra=1):
     out["pos_embedding"] = x[:, 1:]
     if "cls" in out:
       out["cls"] = out["cls"] + x[:, :1]

@@ -13,13 +13,14 @@ import math
 import numpy as np
 
 
-def resample(x, grid, *, rule):
+def resample(x, grid, *, rule, old_grid=None):
   """Resamples position embeddings to another grid of patches.
 
   Args:
-    x: f32[1 n d]; n is a square number, without the class token's.
+    x: f32[1 n d], without the class token's.
     grid: Rows and columns that are wanted.
     rule: A name in `RULES`.
+    old_grid: Rows and columns that there are; None for a square.
 
   Returns:
     f32[1 rows*columns d]; the input itself if it has that grid.
@@ -32,16 +33,16 @@ def resample(x, grid, *, rule):
       f"Unknown rule {rule!r} for position embeddings; known are "
       f"{', '.join(RULES)}."
     )
-  edge = math.isqrt(x.shape[1])
+  old_rows, old_columns = old_grid or (math.isqrt(x.shape[1]),) * 2
   rows, columns = (int(n) for n in grid)
-  if (rows, columns) == (edge, edge):
+  if (rows, columns) == (old_rows, old_columns):
     return x
   matrix = RULES[rule]
-  x = np.asarray(x, np.float32).reshape(edge, edge, -1)
+  x = np.asarray(x, np.float32).reshape(old_rows, old_columns, -1)
   x = np.einsum(
     "ri,cj,ijd->rcd",
-    matrix(edge, rows),
-    matrix(edge, columns),
+    matrix(old_rows, rows),
+    matrix(old_columns, columns),
     x,
     optimize=True,
   )

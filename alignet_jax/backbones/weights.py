@@ -74,18 +74,19 @@ def load(path, model, *, image_size, unused_ok=()):
     artifacts.InputError: The file cannot be read, does not fit the model, or
       says that it was saved from another one.
   """
-  flat = names.modern_names(read(path))
-  rule = "bilinear_corners"
   note = read_architecture(path)
+  flat = names.modern_names(read(path), with_cls_position=note is None)
+  rule, grid = "bilinear_corners", None
   if note is not None:
     architecture_lib.check(note, model, path=path)
-    rule = note["posemb_rule"]
+    rule, grid = note["posemb_rule"], note.get("grid")
   return fit(
     flat,
     model,
     image_size=image_size,
     unused_ok=unused_ok,
     posemb_rule=rule,
+    posemb_grid=grid,
     path=path,
   )
 
@@ -97,6 +98,7 @@ def fit(
   image_size,
   unused_ok=(),
   posemb_rule="bilinear_corners",
+  posemb_grid=None,
   path="The parameters",
   settings=(),
 ):
@@ -108,6 +110,8 @@ def fit(
     image_size: Height and width in pixels, or a pair of them.
     unused_ok: See `load`.
     posemb_rule: How positions are resampled, a name in `posemb.RULES`.
+    posemb_grid: Rows and columns of the positions that there are. None: not
+      known, so a square, as published weights have.
     path: Where the tensors are from, for the report and errors.
     settings: Lines for the report: what the file says of the model.
 
@@ -115,7 +119,8 @@ def fit(
     Tree of f32 numpy arrays for `model.apply`, and a `Report`.
 
   Raises:
-    artifacts.InputError: The tensors do not fit the model.
+    artifacts.InputError: The tensors do not fit the model; or nobody says which
+      grid their positions are of, and they may be turned.
   """
   shapes = names.split_blocks(expected_shapes(model, image_size=image_size))
   unused = [
@@ -129,13 +134,15 @@ def fit(
   loaded = {name: x for name, x in loaded.items() if name not in unused}
   resampled = []
   x = loaded.get("pos_embedding")
-  if x is not None and names.is_grid(x.shape, num_extra=0):
-    patch = height_and_width(model.patch_size)  # A pair in big_vision.
-    grid = np.floor_divide(height_and_width(image_size), patch)
+  if x is not None and x.ndim == 3:
+    grid = grid_of(model, image_size)
+    old_grid = _old_grid(x.shape[1], grid, posemb_grid, path)
     # As many patches in another shape have other positions all the same.
-    is_other = tuple(grid) != (math.isqrt(x.shape[1]),) * 2
+    is_other = old_grid is not None and old_grid != grid
     if is_other and x.shape[2] == shapes["pos_embedding"][2]:
-      loaded["pos_embedding"] = posemb.resample(x, grid, rule=posemb_rule)
+      loaded["pos_embedding"] = posemb.resample(
+        x, grid, rule=posemb_rule, old_grid=old_grid
+      )
       resampled.append("pos_embedding")
   check(loaded, shapes, path=path)
   report = Report(
@@ -313,6 +320,39 @@ def unflatten(flat):
       node = node.setdefault(parent, {})
     node[leaf] = value
   return tree
+
+
+def grid_of(model, image_size):
+  """Rows and columns of patches that a model cuts images into.
+
+  Args:
+    model: `vit.ViT`, or the model of big_vision.
+    image_size: Height and width in pixels, or a pair of them.
+  """
+  patch = height_and_width(model.patch_size)  # A pair in big_vision.
+  pairs = zip(height_and_width(image_size), patch, strict=True)
+  return tuple(int(pixels // edge) for pixels, edge in pairs)
+
+
+def _old_grid(num, grid, noted, path):
+  """The grid that so many positions are of; None if they are of none."""
+  if noted is not None:
+    if math.prod(noted) != num:
+      raise artifacts.InputError(
+        f"{path} holds {num} positions, and its note on the architecture says"
+        f" {noted[0]} x {noted[1]}. Save the weights again."
+      )
+    return tuple(noted)
+  if num == math.prod(grid) and grid[0] != grid[1]:
+    raise artifacts.InputError(
+      f"{path} holds {num} positions and does not say of which grid; for"
+      f" {grid[0]} x {grid[1]} patches they may be as they are, turned, or of"
+      " another shape. Files that Backbone.save writes do say. Load this one at"
+      " the image size that it was trained at, save it so, and load that file;"
+      " without a note, only square grids are loaded."
+    )
+  edge = math.isqrt(num)
+  return (edge, edge) if num and edge**2 == num else None
 
 
 def _file_and_part(path):

@@ -71,6 +71,37 @@ def draw(embedding, num_triplets, *, seed):
   )
 
 
+def without(drawn, triplets):
+  """Those drawn that are about other objects than any of some triplets.
+
+  Args:
+    drawn: `Drawn`.
+    triplets: int[n 3] rows of the same objects, in any order.
+
+  Returns:
+    A `Drawn` of the others, in their order.
+  """
+  return Drawn(*(x[~is_about(drawn.triplets, triplets)] for x in drawn))
+
+
+def is_about(triplets, others):
+  """Whether each triplet is about the same three objects as one of others.
+
+  Args:
+    triplets: int[t 3] objects.
+    others: int[n 3] objects.
+
+  Returns:
+    bool[t].
+  """
+
+  def keys(triplets):
+    first, second, third = np.sort(np.asarray(triplets, np.int64), axis=1).T
+    return (first << 42) | (second << 21) | third  # Less than 2**21 objects.
+
+  return np.isin(keys(triplets), keys(others))
+
+
 def logprobs(embedding, triplets):
   """How an embedding predicts the answers to triplets, a block at a time.
 

@@ -186,7 +186,12 @@ def _soft_embedding(context, triplets, num_objects):
 
 
 def _soft_vice(context, triplets, num_objects):
-  """Fits VICE to the training choices."""
+  """Fits VICE to the training choices.
+
+  To all of them: also to those that the teacher holds out to choose a strength
+  by. So what it scores on these, fitted to such targets, is too good; the test
+  choices are never seen.
+  """
   posteriors, metrics = vice_stage.fit_vice(context, triplets, num_objects)
   target_fn = functools.partial(
     vice.mixture_logprobs,

@@ -188,6 +188,8 @@ def _keys(inputs, model, variant, settings):
     if definition.targets:
       about["targets"] = digests["vice_embedding"]
       about |= {name: settings[name] for name in SOFT_SETTINGS}
+      if settings["num_drawn"]:
+        about["not_drawn"] = digests["triplets_test"]
     if definition.is_local:
       about["local"] = digests.get(f"local_features {model}")
       about |= {name: settings[name] for name in LOCAL_SETTINGS}
@@ -254,12 +256,17 @@ def _fit(inputs, model, variant, settings):
 
 
 def _targets(inputs, definition, settings):
-  """Soft targets of the judged triplets, and drawn ones with theirs."""
+  """Soft targets of the judged triplets, and drawn ones with theirs.
+
+  None is drawn about the three objects of a test triplet, which an embedding
+  of all judgments would answer for.
+  """
   drawn = None
   if settings["num_drawn"]:
     drawn = from_embedding.draw(
       inputs.vice_embedding, settings["num_drawn"], seed=settings["seed"]
     )
+    drawn = from_embedding.without(drawn, inputs.test)
   return stage.with_drawn(inputs.targets, drawn, definition)
 
 

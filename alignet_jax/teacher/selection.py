@@ -18,7 +18,7 @@ import numpy as np
 
 from alignet_jax import odd_one_out
 from alignet_jax.evals import neighbours
-from alignet_jax.judgments import splits
+from alignet_jax.judgments import from_embedding, splits
 from alignet_jax.teacher import checks, fit, zero_shot
 from alignet_jax.teacher import transform as transform_lib
 
@@ -26,6 +26,13 @@ from alignet_jax.teacher import transform as transform_lib
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selection:
   """A transform, fitted to everything, and how its strength was chosen.
+
+  The last fit makes `num_epochs` passes through everything, or the share of
+  them after which early stopping ended the fits that were compared. Those of
+  `by_triplets` make as many steps, to within rounding. Those of `by_objects`
+  make as many as epochs of the judged triplets alone have: with drawn ones the
+  strength is chosen at fewer steps than it is then fitted for, judged / (judged
+  + drawn) times as many.
 
   Attributes:
     transform: The `AffineTransform`.
@@ -68,7 +75,8 @@ def by_objects(
   Of k folds each is held out once. A fit sees only triplets whose objects are
   all in the others, and is judged by those whose objects are all in the fold;
   its features are standardised by the objects that it sees. Nothing leaks, and
-  most triplets are used by no fold.
+  most triplets are used by no fold. With `drawn` the last fit makes more steps
+  than the strength was chosen at; see `Selection`.
 
   Args:
     features: f32[n d], not standardised.
@@ -133,6 +141,9 @@ def by_triplets(
   **settings,
 ):
   """Selects by choices that were left out, about objects that were not.
+
+  The fit that is judged has no drawn triplet of the three objects of a choice
+  that was left out; the last fit has them all.
 
   Args:
     features: As `by_objects`, and so are the others.
@@ -205,7 +216,9 @@ def _select(
     if drawn is not None:
       is_seen = np.zeros(len(features), bool)
       is_seen[seen] = True
-      others = np.flatnonzero(is_seen[drawn.triplets].all(axis=1))
+      may = is_seen[drawn.triplets].all(axis=1)
+      may &= ~from_embedding.is_about(drawn.triplets, triplets[held_out])
+      others = np.flatnonzero(may)
       rows = np.concatenate([train, len(triplets) + others])
     epochs_of_part = max(1, round(num_passed / len(rows)))
     result = fit.fit_transform(

@@ -39,6 +39,8 @@ VARIANTS = {
   "soft": Variant(targets="soft"),
   # Its targets come from a fit to these very choices and repeat its errors, so
   # that the choices know more: measured on THINGS, paper.md's 323,099 triplets.
+  # That fit has seen all training choices, also those that are held out to
+  # choose the strength by; the test choices never.
   "soft_own_vice": Variant(targets="soft_own_vice", keeps_choices=True),
   "naive": Variant(
     objective=steps.Objective(penalty="frobenius", **_PUBLISHED_START)
@@ -69,7 +71,10 @@ def run_teacher(context):
   Returns:
     Metrics, if there are folds of objects: `object_heldout/accuracy/<variant>`,
     for the strength that is best on them, and of the features as they are
-    `object_heldout/accuracy/zero_shot`.
+    `object_heldout/accuracy/zero_shot`. Targets of an own VICE fit have seen
+    all training choices, also those held out here, so these numbers are too
+    good for variants fitted to them ("soft_own_vice", and "soft" with
+    config.judgments.soft "vice"); they have never seen the test choices.
 
   Raises:
     artifacts.InputError: Settings or inputs that cannot be fitted; names the

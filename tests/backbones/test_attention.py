@@ -104,3 +104,10 @@ def test_half_precision_stays_close_and_keeps_its_type(arrays):
   np.testing.assert_allclose(
     np.asarray(half, np.float32), plain(q, k, v), rtol=0.05, atol=0.03
   )
+
+
+def test_sums_that_float16_cannot_hold_are_divided_in_time():
+  k = jnp.zeros((1, 257, 1, 2), jnp.float16)
+  y = attention.attend_by_columns(k[:, :3], k, jnp.full_like(k, 1000.0))
+  assert y.dtype == jnp.float16  # Of 257,000, where the largest is 65,504.
+  np.testing.assert_allclose(np.float32(y), 1000.0, rtol=1e-3, atol=0)

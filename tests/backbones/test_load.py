@@ -201,6 +201,8 @@ def test_the_size_at_which_so400m_is_published_keeps_its_last_pixels():
   for edge, size in ((27, 384), (16, 224)):
     flat = {"pos_embedding": np.zeros((1, edge**2, 6))}
     assert load._default_size(family, flat, model) == size
+  flat = {"pos_embedding": np.zeros((1, 36, 6))}
+  assert load._default_size(family, flat, model, [4, 9]) == (56, 126)
 
 
 @pytest.fixture
@@ -267,6 +269,27 @@ def test_weights_saved_from_another_architecture(saved, name, fields, message):
     load.load(name, path, **{**SIZES, **fields})
 
 
+def test_grids_that_are_not_square_come_back_as_they_were(tmp_path):
+  fields = {"patch_size": 8, "width": 4, "depth": 1, "mlp_dim": 3}
+  fields["num_heads"] = 2
+  path = tmp_path / "a.npz"
+  # As many as 6 x 6; as many as 5 x 5 and the class token's.
+  for old in ((4, 9), (2, 13)):
+    size = tuple(8 * n for n in old)
+    first = load.load("dinov2_s14", image_size=size, seed=1, **fields)
+    first.save(path)
+    x = first.params["pos_embedding"]
+    again = load.load("dinov2_s14", path, image_size=size, **fields)
+    assert again.report.resampled == () and again.grid == old
+    np.testing.assert_array_equal(again.params["pos_embedding"], x)
+    np.testing.assert_array_equal(again.params["cls"], first.params["cls"])
+    turned = load.load("dinov2_s14", path, image_size=size[::-1], **fields)
+    assert turned.report.resampled == ("pos_embedding",)
+    expected = posemb.resample(x, old[::-1], rule="bicubic", old_grid=old)
+    np.testing.assert_array_equal(turned.params["pos_embedding"], expected)
+    assert np.abs(expected - x).max() > 1e-3
+
+
 def clip_tensors():
   """A small CLIP as transformers names it, of ones."""
   model = "vision_model"
@@ -323,6 +346,10 @@ def test_activation_of_clip_without_config_json_must_be_told(tmp_path):
   told.save(tmp_path / "a.npz")
   again = load.load("clip_b16", tmp_path / "a.npz", **SIZES)
   assert again.model.activation == "quick_gelu"
+  # Without a note nothing says it, so the report says what was taken.
+  weights.save(tmp_path / "a.npz", told.params)
+  taken = load.load("clip_b16", tmp_path / "a.npz", **SIZES).report
+  assert "activation = quick_gelu, as the file does not say" in str(taken)
 
 
 def test_activation_of_clip_in_the_config_of_timm():
@@ -346,6 +373,18 @@ def test_notes_that_cannot_be_believed_are_refused(saved):
     ({**note, "model": lacking}, "lacks mlp"),
     ({"model": {}}, "damaged"),
     (["no", "dict"], "damaged"),
+    ({**note, "grid": [5, "5"]}, "grid .*; expected rows and columns"),
+    ({**note, "family": 3}, "family 3; expected a text"),
+    *(
+      ({**note, "model": {**note["model"], field: value}}, message)
+      for field, value, message in (
+        ("norm_epsilon", "1e-6", "norm_epsilon '1e-6'; expected a number more"),
+        ("norm_epsilon", 0, "norm_epsilon 0; expected a number more than 0"),
+        ("depth", True, "depth True; expected a whole number from 1"),
+        ("cls_token", 1, "cls_token 1; expected true or false"),
+        ("activation", ["gelu"], "expected a text"),
+      )
+    ),
   ):
     weights.save(path, first.params, architecture=wrong)
     with pytest.raises(artifacts.InputError, match=message):

@@ -92,3 +92,11 @@ def test_the_offset_is_in_the_ratio_only():
 def test_unknown_rules_are_refused_with_the_known_ones():
   with pytest.raises(ValueError, match="bilinear_corners, bicubic, bicubic_of"):
     posemb.resample(np.zeros((1, 4, 1)), (3, 3), rule="nearest")
+
+
+def test_a_grid_that_is_not_square_is_resampled_from_its_rows(np_rng):
+  x = np_rng.normal(size=(1, 4 * 9, 2)).astype(np.float32)
+  y = posemb.resample(x, (7, 9), rule="bicubic", old_grid=(4, 9))
+  columns = np.asarray(x).reshape(4, 9, 2)
+  expected = np.einsum("ri,icd->rcd", posemb.bicubic(4, 7), columns)
+  np.testing.assert_allclose(y.reshape(7, 9, 2), expected, rtol=0, atol=1e-5)

@@ -273,7 +273,8 @@ def test_expected_shapes_makes_no_parameters():
 
 def test_as_many_patches_in_another_shape_are_resampled(np_rng, tmp_path):
   flat = random_params(np_rng, image_size=8)  # A grid of 4 x 4.
-  weights.save(tmp_path / "a.npz", weights.unflatten(flat))
+  note = architecture.describe(MODEL, grid=(4, 4))
+  weights.save(tmp_path / "a.npz", weights.unflatten(flat), architecture=note)
   params, report = weights.load(tmp_path / "a.npz", MODEL, image_size=(4, 16))
   assert report.resampled == ("pos_embedding",)
   expected = weights.resample_posemb(flat["pos_embedding"], (2, 8))
@@ -311,3 +312,24 @@ def test_readers_of_arrays_do_not_see_the_note(np_rng, tmp_path):
   assert weights.read_architecture(tmp_path / "a.npz") == note
   np.savez(tmp_path / "b.npz", **flat)
   assert weights.read_architecture(tmp_path / "b.npz") is None
+
+
+@pytest.mark.parametrize("size", [(8, 18), (8, 12)])  # 36 is square, 24 is not.
+def test_a_grid_that_nobody_knows_is_refused_where_it_matters(
+  np_rng, tmp_path, size
+):
+  flat = random_params(np_rng, image_size=size)
+  weights.save(tmp_path / "a.npz", weights.unflatten(flat))
+  for wanted in (size, size[::-1]):
+    with pytest.raises(
+      artifacts.InputError, match="does not say of which grid.*Backbone.save"
+    ):
+      weights.load(tmp_path / "a.npz", MODEL, image_size=wanted)
+
+
+def test_a_noted_grid_of_another_number_is_refused(np_rng, tmp_path):
+  flat = random_params(np_rng)
+  note = architecture.describe(MODEL, grid=(2, 4))
+  weights.save(tmp_path / "a.npz", weights.unflatten(flat), architecture=note)
+  with pytest.raises(artifacts.InputError, match="9 positions, .* says 2 x 4"):
+    weights.load(tmp_path / "a.npz", MODEL, image_size=SIZE)

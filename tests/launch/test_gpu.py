@@ -89,6 +89,14 @@ def test_the_gpus_of_the_environment_are_the_default(gpu):
   assert "CUDA_VISIBLE_DEVICES=3,1" in words
 
 
+def test_an_environment_that_hides_all_gpus_is_obeyed(gpu):
+  done = gpu(DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
+  assert done.returncode == 1 and "CUDA_VISIBLE_DEVICES" in done.stderr
+  assert "no GPU may be used" in done.stderr
+  (words,) = commands(gpu("--gpus=1", DRY_RUN="1", CUDA_VISIBLE_DEVICES=""))
+  assert "CUDA_VISIBLE_DEVICES=1" in words
+
+
 def test_processes_share_the_gpus_and_know_of_each_other(gpu):
   arguments = ("--processes=2", "--gpus=3,0,2,1", "--port=99", "--stages=a")
   first, second = commands(gpu(*arguments, DRY_RUN="1"))
@@ -120,6 +128,10 @@ def test_when_one_process_fails_the_others_are_ended(gpu):
     (["--gpus=0,x"], "write numbers, such as 0,1"),
     (["--processes=3"], "a divisor of the number of GPUs, which is 4"),
     (["--processes=0"], "--processes is '0'"),
+    (["--gpus=1,0,1"], "--gpus names GPU 1 twice"),
+    (["--gpus=0,00"], "without zeros before them"),
+    (["--gpus="], "no GPU may be used"),
+    (["--port=65536"], "--port is '65536'; allowed are 1 to 65535"),
     (["--port=x"], "--port is 'x'; a whole number from 1 is needed"),
     (["--memory=2"], "--memory is '2'; allowed are 0.01 to 1"),
     (["--memory=0.x"], "--memory is '0.x'"),

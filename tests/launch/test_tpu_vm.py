@@ -9,6 +9,7 @@ import pathlib
 import shlex
 import shutil
 import subprocess
+import tarfile
 import time
 
 import pytest
@@ -100,6 +101,10 @@ class Vm:
     path = self.home / "alignet_jax" / "launch" / "local.sh"
     path.parent.mkdir(parents=True)
     path.write_text('printf "%s\\n" "$@" >args.partial; mv args.partial args\n')
+
+  def forget_start(self):
+    (self.home / "alignet_jax" / "args").unlink()
+    (self.home / "alignet_jax" / "run.pid").unlink()
 
   def started_with(self):
     path = self.home / "alignet_jax" / "args"
@@ -231,6 +236,7 @@ def test_dry_run_prints_commands_and_runs_none(vm):
     assert done.returncode == 0, done.stderr
     for words in shlex.split(done.stdout, posix=True)[:1]:
       assert words == "gcloud"
+    assert "started" not in done.stderr
   assert vm.calls() == []
   assert not (vm.repository / "runs").exists()
 
@@ -240,9 +246,32 @@ def test_a_run_gets_its_arguments_as_they_were_given(vm):
   arguments = ["--config=c.py:x=1", '--config.report.title=it\'s "a" $HOME *']
   done = vm("run", "--", *arguments)
   assert done.returncode == 0, done.stderr
-  assert vm.started_with() == arguments
+  assert vm.started_with() == ["--coordinator=auto", *arguments]
   (call,) = vm.calls()
   assert call[:2] == ["tpu-vm", "ssh"] and "--worker=all" in call
+
+
+def test_a_run_joins_the_workers_unless_it_is_told_how(vm):
+  vm.stub_worker()
+  for arguments in (
+    ["--coordinator=10.0.0.2:8476", "--num_processes=2", "--process_id=0"],
+    ["--stages=a", "--coordinator", "auto"],
+  ):
+    assert vm("run", "--", *arguments).returncode == 0
+    assert vm.started_with() == arguments
+    vm.forget_start()
+
+
+def test_what_a_dry_installation_prints_makes_the_archive_it_copies(
+  vm, tmp_path
+):
+  (vm.repository / "kept.txt").write_text("kept")
+  done = vm("install", DRY_RUN="1", TMPDIR=str(tmp_path))
+  pack, copy = done.stdout.splitlines()[:2]
+  assert shlex.split(copy)[5] == str(tmp_path / "alignet_jax.tar.gz")
+  subprocess.run(["/bin/bash", "-c", pack], check=True, timeout=60)
+  with tarfile.open(tmp_path / "alignet_jax.tar.gz") as archive:
+    assert "./kept.txt" in archive.getnames()
 
 
 def test_a_second_run_waits_for_the_first(vm):
@@ -267,13 +296,13 @@ def test_resume_makes_the_vm_again_and_runs_the_same_command(vm):
   assert (vm.home / "alignet_jax" / "kept.txt").read_text() == "kept"
   (vm.home / "mounted").unlink()
   assert vm("run", "--", *arguments).returncode == 0
-  assert vm.started_with() == arguments
+  assert vm.started_with() == ["--coordinator=auto", *arguments]
   (vm.home / "alignet_jax" / "args").unlink()
   vm.calls()
   vm.answers(state="PREEMPTED")
   done = vm("resume")
   assert done.returncode == 0, done.stderr
-  assert vm.started_with() == arguments
+  assert vm.started_with() == ["--coordinator=auto", *arguments]
   calls = vm.calls()
   assert [call[1] for call in calls] == [
     *("describe", "delete", "create", "ssh", "scp", "ssh", "ssh"),

@@ -282,7 +282,12 @@ def test_every_variant_is_fitted_as_it_is_defined(inputs, fits, tmp_path):
 
 def test_soft_draws_triplets_of_the_embedding(inputs, fits, tmp_path):
   _make(inputs, ("soft", "hard"), tmp_path, num_drawn=67)
-  expected = from_embedding.draw(inputs.vice_embedding, 67, seed=3)
+  every = from_embedding.draw(inputs.vice_embedding, 67, seed=3)
+  # None of the three objects of a test triplet, whose answers it would tell.
+  tests = {frozenset(t) for t in inputs.test.tolist()}
+  is_other = [frozenset(t) not in tests for t in every.triplets.tolist()]
+  assert 40 < sum(is_other) < 67
+  expected = [x[is_other] for x in every]
   assert [call.get("drawn") is None for call in fits] == [False, True] * 2
   for call in fits[::2]:
     for met, drawn in zip(call["drawn"], expected, strict=True):

@@ -201,3 +201,44 @@ def test_drawn_triplets_are_fitted_to_but_never_selected_by(
     selection.by_triplets(
       features, triplets, val_fraction=0.1, drawn=drawn, **SETTINGS
     )
+
+
+def test_drawn_triplets_do_not_tell_choices_that_are_left_out(
+  judged, monkeypatch
+):
+  features, triplets = judged
+  triplets = triplets[:400]
+  calls = []
+  original = fit.fit_transform
+
+  def spy(features, triplets, **settings):
+    calls.append((triplets, settings))
+    return original(features, triplets, **settings)
+
+  monkeypatch.setattr(fit, "fit_transform", spy)
+  # Of the same objects as every judged triplet, turned around; and one other.
+  everything = {frozenset(t) for t in triplets.tolist()}
+  other = next(
+    t
+    for t in np.ndindex(3, 30, 30)
+    if len({*t}) == 3 and frozenset(t) not in everything
+  )
+  rows = np.concatenate([triplets[:, ::-1], [other]]).astype(np.int32)
+  targets = np.full((len(triplets), 3), -np.log(3), np.float32)
+  drawn = from_embedding.Drawn(rows, np.full((401, 3), -np.log(3), np.float32))
+  selection.by_triplets(
+    features,
+    triplets,
+    val_fraction=0.25,
+    target_logprobs=targets,
+    drawn=drawn,
+    **{**SETTINGS, "num_epochs": 1, "strengths": (1e-2,)},
+  )
+  (fitted, settings), (final, _) = calls
+  held_out = {frozenset(t) for t in settings["val_triplets"].tolist()}
+  assert len(held_out) > 80
+  assert not held_out & {frozenset(t) for t in fitted.tolist()}
+  assert fitted[-1].tolist() == list(other)
+  assert len(fitted) == 2 * (400 - len(settings["val_triplets"])) + 1
+  assert len(settings["target_logprobs"]) == len(fitted)
+  assert len(final) == 801
