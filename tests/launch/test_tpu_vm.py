@@ -297,7 +297,7 @@ def test_resume_makes_the_vm_again_and_runs_the_same_command(vm):
   (vm.home / "mounted").unlink()
   assert vm("run", "--", *arguments).returncode == 0
   assert vm.started_with() == ["--coordinator=auto", *arguments]
-  (vm.home / "alignet_jax" / "args").unlink()
+  vm.forget_start()  # A new machine knows nothing of it.
   vm.calls()
   vm.answers(state="PREEMPTED")
   done = vm("resume")
