@@ -271,6 +271,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 def test_table_of_the_shared_data(shared_data):
   things = shared_data / "things"
   data = [

@@ -81,9 +81,9 @@ def _forward(q, k, v):
     "bhkq,bhkd->bhqd",
     powers.astype(v.dtype),
     v,
-    preferred_element_type=jnp.float32,
+    preferred_element_type=jnp.float32 if v.dtype == jnp.float16 else None,
   )
-  y = y / total
+  y = y.astype(jnp.float32) / total
   out = y.astype(v.dtype).transpose(0, 2, 1, 3)
   return out, (q, k, v, powers, total, y)
 

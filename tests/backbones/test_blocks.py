@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import scipy.special
 
-from alignet_jax.backbones import attention, blocks, names, vit, weights
+from alignet_jax.backbones import (
+  architecture,
+  attention,
+  blocks,
+  names,
+  vit,
+  weights,
+)
 
 SIZES = {
   "patch_size": 2,
@@ -254,7 +261,8 @@ def test_remat_recomputes_the_blocks(np_rng):
 
 def test_stacked_blocks_are_saved_one_by_one(np_rng, tmp_path):
   model, params, _ = make(np_rng, scan=True, **DINOV2)
-  weights.save(tmp_path / "a.npz", params)
+  note = architecture.describe(model, grid=(3, 5))
+  weights.save(tmp_path / "a.npz", params, architecture=note)
   flat = weights.read(tmp_path / "a.npz")
   assert "Transformer/encoderblock_2/LayerScale_0/scale" in flat
   again, _ = weights.load(tmp_path / "a.npz", model, image_size=SHAPE[1:3])

@@ -114,7 +114,8 @@ def compare(params, alone, kind, shape, num_microbatches=1):
 
 
 @pytest.mark.parametrize(
-  ("kind", "num_microbatches"), [("triplet", 1), ("dense", 2)]
+  ("kind", "num_microbatches"),
+  [pytest.param("triplet", 1, marks=pytest.mark.slow), ("dense", 2)],
 )
 def test_eight_devices_by_all_three_axes(params, alone, kind, num_microbatches):
   compare(params, alone, kind, (2, 2, 2), num_microbatches)

@@ -234,6 +234,7 @@ def test_models_of_others_compute_in_float32_only():
   assert student.head_dim == 7
 
 
+@pytest.mark.slow  # The parts: tests/backbones/test_{blocks,vit}.py.
 def test_bfloat16_and_remat_change_the_computation_not_the_parameters():
   """Gradients by both, against those of float32 without remat."""
   image = jax.random.normal(jax.random.key(0), (3, SIZE, SIZE, 3))
