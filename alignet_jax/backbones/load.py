@@ -9,6 +9,7 @@ Usage:
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -209,10 +210,17 @@ def _big_vision(name, weights_path, image_size, seed, fields):
   )
 
 
+# Of the module, so that a model of the same fields is compiled once.
+@functools.partial(jax.jit, static_argnames=("model", "height", "width"))
+def _init(rng, *, model, height, width):
+  """Random parameters for images of a size."""
+  return model.init(rng, jnp.zeros([1, height, width, 3]))["params"]
+
+
 def _random(name, model, size, seed):
   """Random parameters, and a report that says so."""
-  image = jnp.zeros([1, *weights.height_and_width(size), 3])
-  params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
+  height, width = weights.height_and_width(size)
+  params = _init(jax.random.key(seed), model=model, height=height, width=width)
   words = f"random parameters of seed {seed}, no weights"
   return params, weights.Report(name, 0, (), (), (words,))
 
