@@ -1,5 +1,6 @@
 """What the loop does besides its steps: evaluation, files, profile, tables."""
 
+import contextlib
 import dataclasses
 
 import flax
@@ -303,6 +304,24 @@ def test_rates_leave_out_the_first_step_and_evaluations(monkeypatch):
   expected = {"images/s": 12.0, "waiting": 0.25, "MFU": 0.05}
   assert rates.rates() == pytest.approx(expected, rel=1e-9, abs=0)
   assert rates.words() == {"images/s": "12", "waiting": "25%", "MFU": "5%"}
+
+
+def test_the_loop_counts_no_evaluation_as_a_step(tmp_path, monkeypatch):
+  inside = []
+
+  @contextlib.contextmanager
+  def pausing(rates):
+    inside.append(True)
+    yield
+    inside.pop()
+
+  def evaluate(state):
+    assert inside
+    return {"loss": 0.0}
+
+  monkeypatch.setattr(speed.Speed, "pausing", pausing)
+  _, history = train(tmp_path, eval_fn=evaluate, eval_every=3)
+  assert sum("val_loss" in row for row in history) == 3
 
 
 @pytest.mark.parametrize(
