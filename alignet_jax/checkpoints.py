@@ -203,6 +203,38 @@ class Checkpoints:
       self._drop(broken)
     return state, []
 
+  def restore_best(self, state):
+    """Reads the best of the checkpoints that are kept.
+
+    Args:
+      state: As of `restore`.
+
+    Returns:
+      The step that it is of, and its state.
+
+    Raises:
+      artifacts.InputError: There is none, or it is damaged.
+    """
+    self.wait()
+    step = distributed.broadcast(self.best_step())
+    if step is None:
+      raise artifacts.InputError(
+        f"No checkpoint in {self._directory} is the best: no evaluation gave a"
+        f" {self._best_metric} that is a number. Set export to 'last'."
+      )
+    reason, result = None, None
+    try:
+      _, result = self._read(step, state)
+    except Exception as error:
+      reason = str(error).strip().split("\n")[0][:200] or repr(error)
+    if not distributed.all_true(reason is None):
+      raise artifacts.InputError(
+        f"The checkpoint of step {step} in {self._directory}, the best, is"
+        f" damaged ({reason or 'another process says so'}). Set export to"
+        " 'last', or remove that folder to train anew."
+      )
+    return step, result
+
   def _drop(self, steps):
     for step in steps:
       self._manager.delete(step)

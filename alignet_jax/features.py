@@ -5,6 +5,8 @@ Usage:
     --images=imagenet/train --out=features/b16
   python -m alignet_jax.features --model=dinov2_s14 --weights=DIR \
     --images=train.tar --out=features/dinov2 --output=cls,block05
+  python -m alignet_jax.features --model=noted \
+    --weights=runs/quickstart/student/aligned.npz --images=DIR --out=features/q
 
 --images is a folder (.jpg, .jpeg, .png at any depth), an uncompressed .tar
 file, a .csv file with a column file (or path, or image), a .npy file
@@ -26,7 +28,6 @@ folder, or in turn. Whichever makes the last part joins all of them.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import pathlib
 import sys
@@ -61,7 +62,13 @@ def _parser():
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add("--model", required=True, metavar="NAME", help="name of the backbone")
+  add(
+    "--model",
+    required=True,
+    metavar="NAME",
+    help="name of the backbone; noted for whichever a student of this package,"
+    " or another file that it saved, says that it is",
+  )
   add("--weights", required=True, metavar="PATH", help="file, folder, or id")
   options.add_images(parser)
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
@@ -90,7 +97,8 @@ def _parser():
     "--preprocessing",
     choices=tuple(preprocess.PRESETS),
     help="of pixels, if not that of the weights: alignet for models that were"
-    " aligned as in the paper",
+    " aligned as in the paper, of files that do not say so; students of this"
+    " package say it",
   )
   add(
     "--activation",
@@ -188,10 +196,7 @@ def _preprocessing(args, backbone):
   if not args.preprocessing:
     return backbone.preprocessing
   preset = preprocess.PRESETS[args.preprocessing]
-  size = backbone.preprocessing.size
-  return dataclasses.replace(
-    preset, size=size, short_side=round(preset.short_side * size / preset.size)
-  )
+  return preset.at_size(backbone.preprocessing.size)
 
 
 def _tell(out, made):

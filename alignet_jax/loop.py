@@ -49,6 +49,11 @@ class Settings:
       the newest, such as "val_loss"; "" for none. Only checkpoints right after
       an evaluation count.
     best_mode: "min" or "max".
+    export: Which state is returned: "last", after the last step, or "best",
+      after the evaluation with the best `best_metric`, the first of equal ones.
+      With "best" there is a checkpoint after every evaluation that is better
+      than those before, so that a run that is stopped and goes on finds the
+      same one.
     eval_fn: Function from the state to a dict of scalars, which get the prefix
       "val_" in the history, in the row of the update before. Must leave the
       state as it is.
@@ -71,6 +76,7 @@ class Settings:
 
   best_metric: str = ""
   best_mode: str = "min"
+  export: str = "last"
   eval_fn: Callable[[Any], Mapping[str, float]] | None = None
   eval_every: int = 0
   on_bad_loss: str = "stop"
@@ -90,6 +96,16 @@ class Settings:
       raise artifacts.InputError(
         f"spike_factor is {self.spike_factor}; allowed are numbers more than 1,"
         " or 0 for no limit."
+      )
+    if self.export not in ("last", "best"):
+      raise artifacts.InputError(
+        f"export is {self.export!r}; known are last, best."
+      )
+    is_judged = self.best_metric and self.eval_fn and self.eval_every
+    if self.export == "best" and not is_judged:
+      raise artifacts.InputError(
+        "export is 'best', but there is no evaluation to be best by: set"
+        " eval_every to 1 or more, or export to 'last'."
       )
 
   @property
@@ -136,7 +152,8 @@ def train(
     log: Prints one line.
 
   Returns:
-    The state after the last update, and the history: a list of dicts from
+    The state after the last update, or the best one (`Settings.export`), and
+    the history of all steps: a list of dicts from
     metric to float, entry s from the batch of step s before its update, with
     "val_..." from after it where there was an evaluation, and "skipped" where
     updates may be left out.
@@ -145,11 +162,17 @@ def train(
     FloatingPointError: The loss is NaN or infinite, or a spike; names the step
       and the file with its batch. Nothing of that step is saved.
     artifacts.InputError: The checkpoints belong to another model, or are beyond
-      `num_steps`; or the step does not fit into memory.
+      `num_steps`; or the step does not fit into memory; or the best state is
+      wanted, and there are no checkpoints, or no evaluation gave a number.
     artifacts.WriteError: A checkpoint could not be written.
     ValueError: The batches end too early.
   """
   settings = settings or Settings()
+  exports_best = settings.export == "best"
+  if exports_best and checkpoint_dir is None:
+    raise artifacts.InputError(
+      "export is 'best', which needs checkpoints; give checkpoint_dir."
+    )
   if settings.is_guarded:
     state = guard.start(state)
     step_fn = guard.guarded(step_fn, spike_factor=settings.spike_factor)
@@ -227,6 +250,8 @@ def train(
               values = settings.eval_fn(inner(state))
               values = {f"val_{k}": float(v) for k, v in values.items()}
             pending = book.record(pending, values)
+            if exports_best and _is_best(history, settings):
+              save()
           if should_stop is not None:
             pending = book.record(pending)
             done = should_stop(history)
@@ -242,6 +267,9 @@ def train(
           save()
         raise
       save()
+    if exports_best and (done or step == num_steps):
+      best_step, state = saver.restore_best(state)
+      log(f"{label}: of {step} {unit}, {best_step} are the best; they count")
   stopped = agreement.number(number())
   if stopped:
     log(f"{label}: stopped by a signal; {unit[:-1]} {step} is saved")
@@ -282,6 +310,14 @@ def _is_due(step, num_steps, settings):
   if settings.eval_fn is None or not settings.eval_every:
     return False
   return step % settings.eval_every == 0 or step == num_steps
+
+
+def _is_best(history, settings):
+  """Whether the evaluation in the last row is better than all before it."""
+  name, sign = settings.best_metric, 1 if settings.best_mode == "min" else -1
+  *before, last = [sign * row[name] for row in history if name in row]
+  # Nothing is less than or equal to NaN.
+  return last == last and not any(value <= last for value in before)
 
 
 def _plan(step_fn, state, batch, rates, log):

@@ -151,6 +151,9 @@ def distillation():
   config.student.mesh.tensor = 1  # Devices that share each matrix product.
   config.student.checkpoint_every = 10_000
   config.student.eval_every = 5_000  # Steps, on held-out triplets; 0: never.
+  # Weights of the last step, as released, or of the "best" evaluation, which
+  # takes a checkpoint for every evaluation that is better than those before.
+  config.student.export = "last"
   config.student.on_bad_loss = "stop"  # Or "skip" its update, and count.
   config.student.spike_factor = 0.0  # Times the mean loss; 0: no limit.
   config.student.profile = (0, 0)  # First step and number of steps; 0: none.

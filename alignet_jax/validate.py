@@ -74,6 +74,7 @@ CHOICES = {
   "student.compute_dtype": ("float32", "bfloat16"),
   "student.on_error": ("refuse", "replace"),
   "student.on_bad_loss": ("stop", "skip"),
+  "student.export": ("last", "best"),
   "photos.source": ("files", "generated"),
   "photo_teacher.lr_decay": ("constant", "cosine"),
   "photo_student.loss": ("jsd", "kl", "contrastive_hard"),
@@ -276,6 +277,7 @@ STUDENT_FIELDS = (
   "remat",
   "on_error",
   "mesh",
+  "export",
 )
 
 # (Field, other field, whether a pair of values is fine, what that is called).
@@ -544,6 +546,14 @@ def _check_loop(config):
     for _, value in _numbers(config, ("student.spike_factor",), text):
       if value != 0 and not value > 1:
         raise _not_allowed("student.spike_factor", value, text)
+  if _get(config, "student.export") == "best" and not _get(
+    config, "student.eval_every"
+  ):
+    raise artifacts.InputError(
+      "config.student.export is 'best', but config.student.eval_every is 0, so"
+      " there is no evaluation to be best by. Set eval_every to 1 or more, or"
+      " export to 'last'."
+    )
   window = _get(config, "student.profile")
   if window is not _MISSING and (
     not isinstance(window, (tuple, list))

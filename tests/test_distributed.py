@@ -71,6 +71,14 @@ def test_the_others_get_what_process_0_gave(processes):
   assert distributed.broadcast() == [2]
 
 
+def test_gathered_values_stand_in_the_order_of_the_processes(processes):
+  store = processes(0)
+  store.key_value_set("alignet/1/gather/1", '"second"')
+  assert distributed.gather("first") == ["first", "second"]
+  store.key_value_set("alignet/2/gather/1", "false")
+  assert not distributed.all_true(True)
+
+
 def test_all_stop_at_one_step_whoever_is_ahead(processes):
   """Process 1 gets a signal at step 5, while process 0 is two steps ahead."""
   agreements = []

@@ -1,6 +1,7 @@
 """The command: what it writes and refuses, and that kills leave no trace."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -359,6 +360,28 @@ def test_the_command_reads_public_weights(command, tmp_path):
   assert "features.npy [11, 192]" in text
   made = json.loads((tmp_path / "out" / "manifest.json").read_text())
   expected = families.preprocessing(family, 32).to_dict()
+  assert made["config"]["preprocessing"] == expected
+
+
+@pytest.mark.parametrize("model", ["augreg_ti16", "noted"])
+def test_a_student_s_file_needs_no_flag(command, tmp_path, model):
+  from alignet_jax.backbones import load, stage
+
+  sizes = {"width": 6, "depth": 1, "mlp_dim": 10, "num_heads": 2}
+  backbone = {"name": "augreg_ti16", "pool": "cls_patch_mean", "size": 32}
+  backbone |= {**sizes, "preprocessing": "alignet"}
+  params = random_params(stage.make_model(backbone), image_size=32)
+  stage.save(tmp_path / "aligned.npz", params, backbone)
+  flags = {"model": model, "weights": tmp_path / "aligned.npz"}
+  if model == "noted":
+    code, text, err = command(**flags, load=None)
+  else:  # A name stands for its published sizes.
+    small = functools.partial(load.load, **sizes)
+    code, text, err = command(**flags, load=small)
+  assert code == 0, err
+  assert "features.npy [11, 12]" in text
+  made = json.loads((tmp_path / "out" / "manifest.json").read_text())
+  expected = preprocess.Preprocessing(32).to_dict()
   assert made["config"]["preprocessing"] == expected
 
 

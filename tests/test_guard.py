@@ -112,6 +112,23 @@ def test_a_spike_is_measured_by_the_mean_of_the_good_losses(tmp_path):
   assert count == 26
 
 
+@pytest.mark.parametrize(
+  ("bad", "left_out"),
+  [
+    # 500 would have raised the mean to more than 4.
+    ({24: 500.0, 26: 4.0}, [24, 26]),
+    # By step 21 there were only 18 good ones, so none is a spike yet.
+    ({3: np.nan, 4: np.nan, 5: np.nan, 21: 9.0}, [3, 4, 5]),
+  ],
+)
+def test_what_is_left_out_is_no_part_of_the_mean(tmp_path, bad, left_out):
+  _, history = train(
+    tmp_path / "c", losses_with(bad), on_bad_loss="skip", spike_factor=2.0
+  )
+  found = [step for step, row in enumerate(history) if row["skipped"]]
+  assert found == left_out
+
+
 def test_a_spike_stops_and_says_where_its_batch_is(tmp_path):
   losses = losses_with({22: 30.0})
   with pytest.raises(FloatingPointError) as error:
@@ -128,6 +145,19 @@ def test_without_an_end_to_bad_losses_it_stops(tmp_path, monkeypatch):
   losses = losses_with(dict.fromkeys((2, 5, 6, 7, 8), np.nan))
   with pytest.raises(FloatingPointError, match="step 8 is nan, the 4th in a"):
     train(tmp_path / "c", losses, on_bad_loss="skip")
+
+
+def test_what_was_left_out_before_a_stop_counts_after_it(tmp_path, monkeypatch):
+  """The checkpoint of step 8 lies between the second and the third bad one."""
+  monkeypatch.setattr("alignet_jax.journal.MAX_SKIPPED", 3)
+  losses = losses_with(dict.fromkeys((6, 7, 8, 9), np.nan))
+  settings = {"on_bad_loss": "skip"}
+  with pytest.raises(RuntimeError):
+    train(tmp_path / "c", losses, stop_at=9, **settings)
+  lines = []
+  with pytest.raises(FloatingPointError, match="step 9 is nan, the 4th in a"):
+    train(tmp_path / "c", losses, lines=lines, **settings)
+  assert "step 8 is nan; its update is left out (3 so far)" in lines[-1]
 
 
 def test_a_gradient_that_is_no_number_counts_too():

@@ -164,13 +164,17 @@ def test_a_signal_in_a_step_lets_it_finish_and_saves(tmp_path, whole, number):
 
 
 def test_a_second_signal_acts_at_once(tmp_path):
+  """And saves nothing: the step may have spent the state already."""
+
   def step(state, batch):
-    signal.raise_signal(signal.SIGINT)
-    signal.raise_signal(signal.SIGINT)
-    raise AssertionError("not reached")
+    if state.opt_state[1].count == 3:
+      signal.raise_signal(signal.SIGINT)
+      signal.raise_signal(signal.SIGINT)
+      raise AssertionError("not reached")
+    return step_fn(state, batch)
 
   with pytest.raises(KeyboardInterrupt):
-    train(tmp_path, step=step)
+    train(tmp_path, step=step, checkpoint_every=100)
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
   assert saved_steps(tmp_path) == []
 
@@ -197,6 +201,25 @@ def test_a_loss_that_is_not_finite_stops_and_is_not_saved(
   ):
     train(tmp_path, batches=batches)
   assert max(saved_steps(tmp_path), default=0) <= bad_step
+
+
+def test_a_save_that_failed_stops_the_run_at_the_next_step(
+  tmp_path, monkeypatch
+):
+  def check(saver):
+    raise artifacts.WriteError("no room")
+
+  monkeypatch.setattr(checkpoints.Checkpoints, "check", check)
+  asked = []
+
+  def batches(start):
+    for step, batch in enumerate(make_batches(start), start):
+      asked.append(step)
+      yield batch
+
+  with pytest.raises(artifacts.WriteError, match="no room"):
+    train(tmp_path, batches=batches)
+  assert asked == [0]
 
 
 def test_batches_that_end_too_early_are_an_error(tmp_path):

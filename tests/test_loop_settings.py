@@ -1,5 +1,6 @@
 """What the loop does besides its steps: evaluation, files, profile, tables."""
 
+import contextlib
 import dataclasses
 
 import flax
@@ -77,15 +78,83 @@ def test_evaluation_stands_beside_the_update_before_it(tmp_path):
 
 
 def test_the_best_by_evaluation_is_kept(tmp_path):
-  values = {2: 0.2, 4: 0.7, 6: 0.5, 7: 0.6}
+  evaluate = valued({2: 0.2, 4: 0.7, 6: 0.5, 7: 0.6})
+  train(tmp_path, eval_fn=evaluate, eval_every=2, best_metric="val_loss")
+  with checkpoints.Checkpoints(tmp_path) as saver:
+    assert saver.steps() == [2, 6, 7]
+
+
+def valued(values):
+  """Evaluates a state by the number of its updates."""
 
   def evaluate(state):
     done = round(float(np.log(state.params["w"][0, 0]) / np.log(0.9)))
     return {"loss": values[done]}
 
-  train(tmp_path, eval_fn=evaluate, eval_every=2, best_metric="val_loss")
+  return evaluate
+
+
+BEST = {"eval_every": 1, "best_metric": "val_loss", "export": "best"}
+# Later ones that are equal do not count, nor does what is no number.
+VALUES = dict(enumerate([np.nan, 0.7, 0.4, 0.4, 0.9, 0.9, 0.5], start=1))
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 3), ("max", 5)])
+def test_the_best_state_is_returned_if_asked_for(tmp_path, mode, best):
+  lines = []
+  state, history = train(
+    tmp_path, eval_fn=valued(VALUES), best_mode=mode, lines=lines, **BEST
+  )
+  np.testing.assert_allclose(state.params["w"], 0.9**best, rtol=1e-5, atol=0)
+  # The history is that of all steps; there was no checkpoint at an odd one but
+  # for being the best.
+  assert len(history) == NUM_STEPS
+  assert lines[-1] == f"test: of 7 steps, {best} are the best; they count"
   with checkpoints.Checkpoints(tmp_path) as saver:
-    assert saver.steps() == [2, 6, 7]
+    assert saver.steps() == [best, 6, 7]
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 6])
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_the_best_is_the_same_after_a_stop(tmp_path, at, how):
+  """A stop saves where no checkpoint is due, which must not change the best."""
+  values = {1: 0.8, 2: 0.9, 3: 0.5, 4: 0.6, 5: 0.55, 6: 0.4, 7: 0.45}
+  settings = {"eval_fn": valued(values), **BEST}
+
+  def stopped(start):
+    for step, batch in enumerate(make_batches(start), start):
+      if step == at:
+        raise RuntimeError if how == "killed" else KeyboardInterrupt
+      yield batch
+
+  with pytest.raises((RuntimeError, KeyboardInterrupt)):
+    train(tmp_path, batches=stopped, **settings)
+  for _ in range(2):  # A finished run is only read.
+    state, _ = train(tmp_path, **settings)
+    np.testing.assert_allclose(state.params["w"], 0.9**6, rtol=1e-5, atol=0)
+
+
+def test_a_best_that_cannot_be_is_refused(tmp_path):
+  settings = {"eval_fn": valued(VALUES), **BEST}
+  for changes, words in (
+    ({"export": "bets"}, "'bets'; known are last, best"),
+    ({"eval_every": 0}, "no evaluation to be best by: set eval_every to 1"),
+    ({"best_metric": ""}, "no evaluation to be best by"),
+    ({"eval_fn": None}, "no evaluation to be best by"),
+  ):
+    with pytest.raises(artifacts.InputError, match=words):
+      loop.Settings(**{**settings, **changes})
+  with pytest.raises(artifacts.InputError, match="needs checkpoints"):
+    train(None, **settings)
+  nothing = valued(dict.fromkeys(range(1, 8), np.nan))
+  with pytest.raises(artifacts.InputError, match="gave a val_loss that is a"):
+    train(tmp_path / "nan", **{**settings, "eval_fn": nothing})
+  train(tmp_path / "cut", **settings)
+  for path in (tmp_path / "cut" / "3" / "state").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"")
+  with pytest.raises(artifacts.InputError, match="step 3 .* the best, is dama"):
+    train(tmp_path / "cut", **settings)
 
 
 @pytest.mark.parametrize("at", [0, 3, 5])
@@ -235,6 +304,24 @@ def test_rates_leave_out_the_first_step_and_evaluations(monkeypatch):
   expected = {"images/s": 12.0, "waiting": 0.25, "MFU": 0.05}
   assert rates.rates() == pytest.approx(expected, rel=1e-9, abs=0)
   assert rates.words() == {"images/s": "12", "waiting": "25%", "MFU": "5%"}
+
+
+def test_the_loop_counts_no_evaluation_as_a_step(tmp_path, monkeypatch):
+  inside = []
+
+  @contextlib.contextmanager
+  def pausing(rates):
+    inside.append(True)
+    yield
+    inside.pop()
+
+  def evaluate(state):
+    assert inside
+    return {"loss": 0.0}
+
+  monkeypatch.setattr(speed.Speed, "pausing", pausing)
+  _, history = train(tmp_path, eval_fn=evaluate, eval_every=3)
+  assert sum("val_loss" in row for row in history) == 3
 
 
 @pytest.mark.parametrize(

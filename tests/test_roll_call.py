@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import socket
+import time
 
 import pytest
 
@@ -42,6 +43,37 @@ def test_all_there(tmp_path):
   assert list((tmp_path / "w").iterdir()) == []
 
 
+def test_who_only_scans_the_port_does_not_count(tmp_path):
+  port = free_port()
+
+  def call(process_id):
+    roll_call.call(
+      f"localhost:{port}",
+      num_processes=2,
+      process_id=process_id,
+      facts=FACTS,
+      workdir=tmp_path,
+      timeout=20.0,
+      log=lambda line: None,
+    )
+
+  def scan(said):
+    for _ in range(400):
+      try:
+        with socket.create_connection(("localhost", port)) as connection:
+          connection.sendall(said)
+        return
+      except ConnectionRefusedError:  # It does not listen yet.
+        time.sleep(0.01)
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    first = pool.submit(call, 0)
+    for said in (b"", b"GET / HTTP/1.0\r\n\r\n", b"[1]\n"):
+      scan(said)
+    call(1)
+    assert first.result() is None
+
+
 def test_a_single_process_waits_for_nobody(tmp_path):
   assert call_all([{"process_id": 0, "workdir": tmp_path}], 1) == [None]
 
@@ -70,6 +102,14 @@ def test_who_runs_something_else_is_named(tmp_path, name):
       error
     )
     assert "(xyz)" in error
+
+
+def test_who_says_less_than_process_0_is_named(tmp_path):
+  """As a process of an older version would."""
+  callers = [{"process_id": i, "workdir": tmp_path} for i in (0, 1, 2)]
+  callers[2]["facts"] = {"config": FACTS["config"]}
+  for error in call_all(callers):
+    assert "differ in their code: process 0 has 123, but 2 on" in error
 
 
 def test_who_sees_another_workdir_is_named(tmp_path):

@@ -64,6 +64,7 @@ def test_a_config_without_the_fields_passes():
     ("student.spike_factor", "0.5", "more than 1, or 0 for no limit."),
     ("student.profile", "3", "write two whole numbers"),
     ("student.on_bad_loss", "skp", "Did you mean 'skip'[?]"),
+    ("student.export", "bets", "Did you mean 'best'[?]"),
     ("student.lr", "inf", "is inf; allowed are numbers: more than 0."),
     ("vice.pi", "0.5,1", "is 1.0; allowed .* more than 0 and less than 1."),
     ("vice.spike", "()", "config.vice.spike is empty; give one value"),
@@ -185,6 +186,15 @@ def test_parts_of_a_dense_batch_are_those_of_its_images():
   )
 
 
+def test_the_best_needs_an_evaluation():
+  best = {"student.export": "best"}
+  validate.check(_load("quickstart.py", best))
+  with pytest.raises(
+    artifacts.InputError, match="export is 'best', but .*eval_every is 0, so"
+  ):
+    validate.check(_load("quickstart.py", {**best, "student.eval_every": "0"}))
+
+
 def test_a_student_without_a_field_is_told_which():
   config = _load("quickstart.py").copy_and_resolve_references().unlock()
   del config.student.mesh
@@ -253,6 +263,7 @@ def test_the_names_are_those_of_the_modules():
     "student.compute_dtype": student_settings.COMPUTE_DTYPES,
     "student.on_error": batches.ON_ERROR,
     "student.on_bad_loss": ("stop", "skip"),
+    "student.export": ("last", "best"),
     "photos.source": tuple(photos_source.SOURCES),
     "photo_teacher.lr_decay": ("constant", "cosine"),
     "photo_student.loss": tuple(losses.LOSSES),

@@ -1,13 +1,16 @@
 """What the tensors of a file do not show of the model that they belong to.
 
 The same tensors give other outputs with another activation, another epsilon, or
-another way of resampling positions; and 36 positions are 6 x 6 or 4 x 9. So
-weights that are saved here say these beside the tensors: in the comment of the
-archive, which readers of arrays, big_vision's among them, do not see.
+another way of resampling positions; and 36 positions are 6 x 6 or 4 x 9. Nor do
+they show which pixels they want: a student of DINOv2 may be trained on other
+crops than DINOv2. So weights that are saved here say these beside the tensors:
+in the comment of the archive, which readers of arrays, big_vision's among them,
+do not see.
 
 Usage:
   note = architecture.describe(
-    model, family="dinov2", posemb_rule="bicubic", grid=(4, 9))
+    model, family="dinov2", posemb_rule="bicubic", grid=(4, 9),
+    preprocessing=preprocess.DINOV2)
   weights.save("a.npz", params, architecture=note)
   note = weights.read_architecture("a.npz")          # None: it does not say
 """
@@ -18,6 +21,7 @@ import math
 
 from alignet_jax import artifacts
 from alignet_jax.backbones import big_vision, blocks, posemb, vit
+from alignet_jax.images import preprocess
 
 # What the comment begins with: other archives have comments of their own.
 _MARK = "alignet_jax architecture 1\n"
@@ -79,7 +83,14 @@ _TYPES = {
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(vit.ViT)}
 
 
-def describe(model, *, family="", posemb_rule="bilinear_corners", grid=None):
+def describe(
+  model,
+  *,
+  family="",
+  posemb_rule="bilinear_corners",
+  grid=None,
+  preprocessing=None,
+):
   """What is to be saved beside the parameters of a model.
 
   Args:
@@ -88,6 +99,8 @@ def describe(model, *, family="", posemb_rule="bilinear_corners", grid=None):
       models of none.
     posemb_rule: How its positions are resampled, a name in `posemb.RULES`.
     grid: Rows and columns of its positions; None leaves them unsaid.
+    preprocessing: `preprocess.Preprocessing` of its images; None leaves it
+      unsaid, so that a reader takes the family's.
 
   Returns:
     Dict of JSON values.
@@ -100,6 +113,7 @@ def describe(model, *, family="", posemb_rule="bilinear_corners", grid=None):
     "grid": None if grid is None else [int(n) for n in grid],
     "model": {**fields, "pool": pool},
     "posemb_rule": posemb_rule,
+    "preprocessing": preprocessing and preprocessing.to_dict(),
   }
 
 
@@ -162,7 +176,34 @@ def from_comment(text, path):
         f"{path}: the note on the architecture has {field} {value!r}; known are"
         f" {', '.join(values)}."
       )
+  preprocessing_of(note, path)
   return note
+
+
+def preprocessing_of(note, path):
+  """How the images of a model are prepared.
+
+  Args:
+    note: As of `describe`.
+    path: The file, for the error.
+
+  Returns:
+    `preprocess.Preprocessing`, or None if the file does not say.
+
+  Raises:
+    artifacts.InputError: It says what cannot be.
+  """
+  # Files of before there was a preprocessing do not say it.
+  values = note.get("preprocessing")
+  if values is None:
+    return None
+  try:
+    return preprocess.from_dict(values)
+  except (artifacts.InputError, TypeError, ValueError) as error:
+    raise artifacts.InputError(
+      f"{path}: the note on the architecture has a preprocessing that cannot"
+      f" be: {error} Save the weights again."
+    ) from error
 
 
 def decided(note, base, asked, *, family, path):

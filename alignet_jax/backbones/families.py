@@ -288,12 +288,7 @@ def preprocessing(family, image_size):
   Returns:
     `preprocess.Preprocessing`.
   """
-  default = family.preprocessing
-  return dataclasses.replace(
-    default,
-    size=image_size,
-    short_side=round(default.short_side * image_size / default.size),
-  )
+  return family.preprocessing.at_size(image_size)
 
 
 def _canonical(name):

@@ -47,6 +47,9 @@ _CHECKED = {
 }
 
 
+# Stands for the name of whatever model the file of weights notes.
+NOTED = "noted"
+
 # Patch size and patches per edge of models that leave out the last pixels.
 _PUBLISHED_SIZES = {(14, 27): 384}
 
@@ -86,6 +89,7 @@ class Backbone:
       family=self.family,
       posemb_rule=self.posemb_rule,
       grid=self.grid,
+      preprocessing=self.preprocessing,
     )
     weights.save(path, self.params, architecture=note)
 
@@ -106,12 +110,14 @@ def load(
 
   Args:
     name: See `families.get`; or "big_vision:B/16" and the like for the model
-      of that repository, see `big_vision.py`.
+      of that repository, see `big_vision.py`; or "noted" for the model that a
+      file of our own was saved from, of a family or not.
     weights_path: npz of big_vision, vit_jax or our own, perhaps with a part
       (":img"); safetensors as transformers or timm name them, a folder of such
       files, or a hub id. None draws random parameters.
     image_size: Height and width in pixels, or a pair of them. None: what the
-      family is used at, else what the weights were trained at.
+      note of a file of our own says; else what the family is used at, else what
+      the weights were trained at.
     pool: See `vit.ViT`; None for the family's.
     dtype: Of matrix products, "float32" or "bfloat16".
     remat: See `vit.ViT`.
@@ -134,7 +140,7 @@ def load(
       )
     fields = {"dtype": dtype, "scan": scan, "pool": pool or "map", **fields}
     return _big_vision(name, weights_path, image_size, seed, fields)
-  family, base = families.get(name)
+  family, base = _noted(weights_path) if name == NOTED else families.get(name)
   settings = {"dtype": dtype, "remat": remat, "scan": scan, **fields}
   if pool is not None:
     settings["pool"] = pool
@@ -152,16 +158,23 @@ def load(
       grid=weights.grid_of(model, size),
     )
 
-  flat, library, decided, rule, grid = _read(
+  flat, library, decided, rule, note = _read(
     weights_path, family, base, settings
   )
+  grid = note.get("grid")
+  noted = architecture.preprocessing_of(note, weights_path)
   model = vit.ViT(**{**base, **decided, **settings})
-  size = image_size or _default_size(family, flat, model, grid)
+  size = image_size or _default_size(family, flat, model, grid, noted)
   unused_ok = ("pre_logits", *huggingface.UNUSED_OK)
   if model.pool != "map":
     unused_ok += ("MAPHead_0",)
   notes = [f"names of {library}"] if library != "npz" else []
   notes += [f"{field} = {value}" for field, value in decided.items()]
+  if noted is not None and noted != _preprocessing(family, noted.size):
+    notes.append(
+      f"preprocessing = {noted.resize} by {noted.interpolation}, as the file"
+      " says, not as the family"
+    )
   if library == "npz" and "activation" not in {**settings, **decided}:
     if family.has_two_activations:
       notes.append(
@@ -180,7 +193,7 @@ def load(
   return Backbone(
     model,
     params,
-    _preprocessing(family, size),
+    _preprocessing(family, size, noted),
     report,
     family=family.name,
     posemb_rule=rule,
@@ -188,12 +201,32 @@ def load(
   )
 
 
+def _noted(weights_path):
+  """`families.get` of the note in a file of weights."""
+  note = None
+  if str(weights_path).endswith(".npz"):
+    note = weights.read_architecture(weights_path)
+  if note is None:
+    raise artifacts.InputError(
+      f"The model {NOTED!r} is that of the note in an .npz file that this"
+      f" package saved; {weights_path} has none. Give the name of its backbone."
+    )
+  family = families.FAMILIES.get(note["family"])
+  if family is None:  # Of sizes of its own, as those of the quickstart.
+    family = dataclasses.replace(families.FAMILIES["big_vision"], name="")
+  return family, note["model"]
+
+
 def _big_vision(name, weights_path, image_size, seed, fields):
   """`load` for the model of big_vision's repository."""
   variant = name.removeprefix(big_vision.PREFIX)
   model = big_vision.make(variant, **fields)
   family = families.FAMILIES["big_vision"]
-  size = image_size or family.preprocessing.size
+  noted = None
+  if weights_path is not None:
+    note = weights.read_architecture(weights_path) or {}
+    noted = architecture.preprocessing_of(note, weights_path)
+  size = image_size or (noted or family.preprocessing).size
   if weights_path is None:
     params, report = _random(name, model, size, seed)
   else:
@@ -203,7 +236,7 @@ def _big_vision(name, weights_path, image_size, seed, fields):
   return Backbone(
     model,
     params,
-    _preprocessing(family, size),
+    _preprocessing(family, size, noted),
     report,
     family=family.name,
     grid=weights.grid_of(model, size),
@@ -226,7 +259,7 @@ def _random(name, model, size, seed):
 
 
 def _read(path, family, base, settings):
-  """Tensors by our names, library, what the file decides, posemb rule and grid.
+  """Tensors by our names, library, fields it decides, posemb rule and note.
 
   Libraries resample positions, and compute GELU, each in their way. The one
   whose names the file has decides: it is what its users compare with.
@@ -240,11 +273,11 @@ def _read(path, family, base, settings):
       weights.read(path), with_cls_position=note is None
     )
     if note is None:
-      return flat, "npz", {}, family.posemb["npz"], None
+      return flat, "npz", {}, family.posemb["npz"], {}
     decided = architecture.decided(
       note, base, settings, family=family.name, path=path
     )
-    return flat, "npz", decided, note["posemb_rule"], note.get("grid")
+    return flat, "npz", decided, note["posemb_rule"], note
   source = safetensors_file.read(path, skip=huggingface.OTHER_PARTS)
   library = huggingface.library(source.tensors)
   if library not in family.posemb:
@@ -269,7 +302,7 @@ def _read(path, family, base, settings):
   if huggingface.has_flat_patches(source.tensors):
     rule = "bilinear_antialias"
   decided = {k: v for k, v in decided.items() if k not in settings}
-  return names.modern_names(flat), library, decided, rule, None
+  return names.modern_names(flat), library, decided, rule, {}
 
 
 def _from_config(source, fields):
@@ -322,8 +355,11 @@ def _clip_activation(source, library):
   )
 
 
-def _default_size(family, flat, model, grid=None):
-  """Pixels at which a model runs where nobody says so."""
+def _default_size(family, flat, model, grid=None, noted=None):
+  """Pixels at which a model runs where nobody asks for others."""
+  is_square = grid is None or grid[0] == grid[1]
+  if noted is not None and is_square:
+    return noted.size
   posemb = flat.get("pos_embedding")
   if not family.native_size or posemb is None or posemb.ndim != 3:
     return family.preprocessing.size
@@ -333,6 +369,7 @@ def _default_size(family, flat, model, grid=None):
   return _PUBLISHED_SIZES.get((model.patch_size, edge), edge * model.patch_size)
 
 
-def _preprocessing(family, size):
+def _preprocessing(family, size, noted=None):
   """Of a square; another shape of image is cut from it by whoever asked."""
-  return families.preprocessing(family, max(weights.height_and_width(size)))
+  edge = max(weights.height_and_width(size))
+  return (noted or family.preprocessing).at_size(edge)

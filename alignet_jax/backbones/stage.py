@@ -20,6 +20,7 @@ import dataclasses
 import numpy as np
 
 from alignet_jax import artifacts, progress
+from alignet_jax.backbones import architecture as architecture_lib
 from alignet_jax.backbones import families, vit
 from alignet_jax.backbones import features as features_lib
 from alignet_jax.backbones import load as load_lib
@@ -36,8 +37,11 @@ PREPROCESSINGS = ("own", "alignet")
 # name, else those in which it is not as published.
 SIZES = ("patch_size", "width", "depth", "mlp_dim", "num_heads")
 
-# In a description: all fields of `vit.ViT`, where weights decided some of them.
+# In a description, of loaded weights: all fields of `vit.ViT`, some of which
+# the weights decided; how positions are resampled; what pixels they want.
 ARCHITECTURE = "architecture"
+POSEMB_RULE = "posemb_rule"
+PREPROCESSING = "preprocessing_of_weights"
 
 
 def run_features(context):
@@ -71,7 +75,7 @@ def run_features(context):
 
     backbone = settings.backbone.to_dict()
     params, metrics = pretrain.run(context, make_model(backbone))
-    weights_lib.save(context.out / "backbone.npz", params)
+    save(context.out / "backbone.npz", params, backbone)
     artifacts.write_json(context.out / "backbone.json", backbone)
   else:
     backbone, params = load(settings.backbone.to_dict(), context.log)
@@ -126,9 +130,9 @@ def load(backbone, log, *, seed=None):
     seed: Of random parameters instead of weights, or None.
 
   Returns:
-    The description with the architecture, in which the file of weights may have
-    decided fields, such as the kind of GELU: what `make_model` and JSON take.
-    And the tree of f32 arrays.
+    The description with what the file of weights may have decided: fields of
+    the architecture, such as the kind of GELU, and its own preprocessing; what
+    `make_model` and JSON take. And the tree of f32 arrays.
 
   Raises:
     artifacts.InputError: The weights cannot be read or do not fit.
@@ -147,7 +151,49 @@ def load(backbone, log, *, seed=None):
     for field in dataclasses.fields(loaded.model)
     if field.name not in ("name", "parent")
   }
-  return {**backbone, ARCHITECTURE: architecture}, loaded.params
+  described = {
+    **backbone,
+    ARCHITECTURE: architecture,
+    POSEMB_RULE: loaded.posemb_rule,
+    PREPROCESSING: loaded.preprocessing.to_dict(),
+  }
+  return described, loaded.params
+
+
+def save(path, params, backbone):
+  """Writes parameters as npz, with what they do not show of their model.
+
+  So `load.load` needs the name of a published family and the file alone, also
+  of a student whose pixels were prepared otherwise than those of its family.
+
+  Args:
+    path: Where to write; ends in .npz.
+    params: Tree of arrays.
+    backbone: Mapping; see the module.
+  """
+  model, family = make_model(backbone), ""
+  if "name" in backbone:
+    family = families.get(backbone["name"])[0].name
+  note = architecture_lib.describe(
+    model,
+    family=family,
+    posemb_rule=backbone.get(POSEMB_RULE, "bilinear_corners"),
+    grid=weights_lib.grid_of(model, backbone["size"]),
+    preprocessing=_whole_preprocessing(backbone),
+  )
+  weights_lib.save(path, params, architecture=note)
+
+
+def _whole_preprocessing(backbone):
+  """Geometry and scaling, also of a backbone that has only a value range."""
+  given = preprocessing(backbone)
+  if "name" in backbone:
+    return given
+  low, high = backbone["value_range"]
+  if not low < high:
+    return None  # Nothing that a mean and a std could say.
+  mean, std = -low / (high - low), 1 / (high - low)
+  return dataclasses.replace(given, mean=(mean,) * 3, std=(std,) * 3)
 
 
 def preprocessing(backbone):
@@ -157,7 +203,8 @@ def preprocessing(backbone):
     backbone: Mapping; see the module.
 
   Returns:
-    `preprocess.Preprocessing`. Of a backbone without a name, only its geometry
+    `preprocess.Preprocessing`; "own" is that of the family, until weights are
+    loaded that say another. Of a backbone without a name, only its geometry
     counts: see `scaling`.
 
   Raises:
@@ -170,6 +217,8 @@ def preprocessing(backbone):
   if kind == "alignet":
     return preprocess.Preprocessing(size)
   if kind == "own":
+    if PREPROCESSING in backbone:
+      return preprocess.from_dict(backbone[PREPROCESSING])
     family, _ = families.get(backbone["name"])
     return families.preprocessing(family, size)
   raise artifacts.InputError(

@@ -161,6 +161,18 @@ class Preprocessing:
     std = jnp.asarray(self.std, jnp.float32).reshape(per_channel)
     return (x / 255.0 - mean) / std
 
+  def at_size(self, size):
+    """The same for another resolution; margins of the crop in proportion.
+
+    Args:
+      size: Height and width in pixels.
+
+    Returns:
+      `Preprocessing`.
+    """
+    short_side = round(self.short_side * size / self.size)
+    return dataclasses.replace(self, size=size, short_side=short_side)
+
   def to_dict(self):
     """The fields as values of JSON."""
     fields = dataclasses.asdict(self)

@@ -1,5 +1,7 @@
 """The stage of the photograph run that trains: folds, all concepts, control."""
 
+import dataclasses
+
 import numpy as np
 
 from alignet_jax import artifacts
@@ -18,9 +20,9 @@ def run_students(context):
   It knows no judgment, so one serves all folds; it sees all photographs.
 
   Writes `aligned_fold0.npz` and so on, the blocks that were trained;
-  `aligned.npz`, `control.npz` and `base.npz`, whole backbones in the names of
-  big_vision; `embeddings.npz`, f32[n d] of all photographs by each of them; and
-  `losses.json`, the metrics of each step.
+  `aligned.npz`, `control.npz` and `base.npz`, whole backbones as of
+  `load.Backbone.save`; `embeddings.npz`, f32[n d] of all photographs by each of
+  them; and `losses.json`, the metrics of each step.
 
   Args:
     context: `pipeline.StageContext`; reads config.photo_student.
@@ -46,7 +48,7 @@ def run_students(context):
   first = config.photos.first_block
   model = tail.make(backbone.model, first=first)
   start = tail.select(backbone.params, first=first)
-  weights_lib.save(context.out / "base.npz", backbone.params)
+  backbone.save(context.out / "base.npz")
   tx = students.make_optimizer(settings)
   every = np.arange(len(tokens))
   embeddings, history, metrics = {"base": own}, {}, {}
@@ -91,7 +93,9 @@ def run_students(context):
       weights_lib.save(context.out / f"{student}.npz", params)
     else:
       whole = tail.join(backbone.params, params)
-      weights_lib.save(context.out / f"{student}.npz", whole)
+      dataclasses.replace(backbone, params=whole).save(
+        context.out / f"{student}.npz"
+      )
     last = history[student][-max(1, len(history[student]) // 10) :]
     metrics[f"photo_student/temperature/{student}"] = temperature
     for key in ("loss", "accuracy"):

@@ -8,6 +8,11 @@ to be in memory, as tokens before the first trained block.
 representation itself is compared (see `student.model`); triplets of a batch are
 all that there are, near and far; only the last blocks are trained.
 
+The step of `student.train` does not serve: it takes pixels, a temperature that
+it is compiled for, while each fold has its own, and of a dense batch only the
+triplets at the border of two clusters. What is done with the loss of triplets,
+and with a gradient, is the same code.
+
 Usage:
   rows = train.batch_rows(every, batch_size=64, seed=0, step=0)
   batch = {"tokens": tokens[rows], "teacher": features[rows],
@@ -20,12 +25,10 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from alignet_jax import odd_one_out
-from alignet_jax.student import optimizer
+from alignet_jax.student import objectives
 from alignet_jax.student import train as student_train
 from alignet_jax.triplets import dense
 
@@ -65,23 +68,15 @@ def compute_loss(params, batch, *, model, loss_fn):
     loss_fn: One of `losses.LOSSES`.
 
   Returns:
-    f32[], and a dict of means: "loss"; "accuracy", the share of triplets in
-    which the student's odd one is the teacher's; "entropy" of the student's
-    choice, in nats.
+    f32[], and a dict of means, as of `objectives.of_triplets`.
   """
   z = model.apply({"params": params}, batch["tokens"])
   triplets = batch["triplets"]
   target = dense.logits(batch["teacher"], triplets)
-  target_logprobs = odd_one_out.log_probs(target)
   logits = dense.logits(z, triplets, temperature=batch["temperature"])
-  loss = jnp.mean(loss_fn(logits, target_logprobs))
-  agrees = jnp.argmax(logits, axis=-1) == jnp.argmax(target, axis=-1)
-  entropy = odd_one_out.entropy(odd_one_out.log_probs(logits))
-  return loss, {
-    "loss": loss,
-    "accuracy": jnp.mean(agrees.astype(jnp.float32)),
-    "entropy": jnp.mean(entropy),
-  }
+  return objectives.of_logits(
+    logits, odd_one_out.log_probs(target), loss_fn=loss_fn
+  )
 
 
 @functools.partial(
@@ -101,8 +96,7 @@ def train_step(state, batch, *, model, tx, loss_fn):
 
   Returns:
     The next state, and metrics from before the update, each f32[]: those of
-    `compute_loss`, and "distance" from the initial weights (Euclidean) where
-    the optimiser decays to them.
+    `compute_loss` and `student.train.apply_gradients`.
   """
   grads, metrics = jax.grad(compute_loss, has_aux=True)(
     state.params,
@@ -110,11 +104,4 @@ def train_step(state, batch, *, model, tx, loss_fn):
     model=model,
     loss_fn=loss_fn,
   )
-  anchor = optimizer.anchor(state.opt_state)
-  if anchor is not None:
-    moved = jax.tree.map(jnp.subtract, state.params, anchor)
-    squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(moved)]
-    metrics["distance"] = jnp.sqrt(sum(squares))
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  return student_train.TrainState(state.step + 1, params, opt_state), metrics
+  return student_train.apply_gradients(state, grads, metrics, tx=tx)

@@ -10,6 +10,7 @@ Usage:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 from alignet_jax import artifacts
@@ -66,6 +67,7 @@ def open_examples(context, transform, images, mesh):
     for batch in batches:
       yield sharding.shard_batch({name: batch[name] for name in fields}, mesh)
 
+  @functools.cache  # Once, and not for each evaluation.
   def labelled(split):
     path = files.path_of(
       folder, transform, split, context.config.triplets.sampling
@@ -123,4 +125,6 @@ def open_examples(context, transform, images, mesh):
     epoch = dataset.make_epoch(*labelled("val"), **size, **seed, **hosts)
     return placed(epoch, "image", "target_logprobs", "mask")
 
+  if settings.eval_every:
+    labelled("val")  # What is wrong with it is told before the first step.
   return Examples(batches, describe, held_out, units)

@@ -67,6 +67,20 @@ def of_triplets(z, target_logprobs, *, loss_fn, temperature):
     "entropy" of the student's choice, in nats.
   """
   logits = odd_one_out.logits(z, temperature=temperature)
+  return of_logits(logits, target_logprobs, loss_fn=loss_fn)
+
+
+def of_logits(logits, target_logprobs, *, loss_fn):
+  """Mean loss of triplets whose scores are given.
+
+  Args:
+    logits: f32[b 3] scores of the student, divided by its temperature.
+    target_logprobs: f32[b 3], as of `of_triplets`.
+    loss_fn: One of `losses.LOSSES`.
+
+  Returns:
+    As `of_triplets`.
+  """
   loss = jnp.mean(loss_fn(logits, target_logprobs))
   hits, entropy = _agreement(logits, target_logprobs)
   return loss, {

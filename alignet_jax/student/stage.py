@@ -26,8 +26,10 @@ def run_student(context):
   """Fine-tunes one student per variant.
 
   Writes `base.npz` (the backbone before) and, for each variant,
-  `<variant>.npz` (the backbone after, names of big_vision) and, if there is
-  one, `<variant>_head.npz`, `backbone.json` (the architecture) and `losses.csv`
+  `<variant>.npz` (the backbone after the last step or, with config.student
+  .export "best", after the one with the least held-out loss; names of
+  big_vision) and, if there is one, `<variant>_head.npz`, `backbone.json` (the
+  architecture, which the files of weights note as well) and `losses.csv`
   (variant, step and the metrics of `train.train_step`, with "val_loss" and
   "val_accuracy" on held-out triplets after the updates of some steps).
 
@@ -62,7 +64,7 @@ def run_student(context):
     value_range=backbone_stage.scaling(backbone),
     mesh=mesh,
   )
-  weights_lib.save(context.out / "base.npz", params)
+  backbone_stage.save(context.out / "base.npz", params, backbone)
   artifacts.write_json(context.out / "backbone.json", backbone)
   images = _open_collection(context, backbone)
   params = model_lib.init_params(
@@ -74,7 +76,9 @@ def run_student(context):
   for variant in settings.variants:
     state = settings_lib.make_state(params, tx, settings, mesh)
     trained, history = _train(context, variant, state, step_fn, images, mesh)
-    weights_lib.save(context.out / f"{variant}.npz", trained["backbone"])
+    backbone_stage.save(
+      context.out / f"{variant}.npz", trained["backbone"], backbone
+    )
     if "triplet_head" in trained:
       weights_lib.save(
         context.out / f"{variant}_head.npz", trained["triplet_head"]
@@ -152,6 +156,7 @@ def _train(context, variant, state, step_fn, images, mesh):
       eval_fn=evaluate,
       eval_every=settings.eval_every,
       best_metric="val_loss" if settings.eval_every else "",
+      export=settings.export,
       on_bad_loss=settings.on_bad_loss,
       spike_factor=settings.spike_factor,
       describe_batch=examples.describe,

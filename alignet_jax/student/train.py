@@ -130,14 +130,30 @@ def train_step(
       batch,
       num_microbatches,
     )
-  metrics["grad_norm"] = _norm(grads)
+  state, metrics = apply_gradients(state, grads, metrics, tx=tx)
+  return sharding.constrain(state, mesh), metrics
+
+
+def apply_gradients(state, grads, metrics, *, tx):
+  """What a step does once it has its gradient; inside jit.
+
+  Args:
+    state: `TrainState`.
+    grads: Tree like its parameters.
+    metrics: Dict of f32[].
+    tx: `optax.GradientTransformation`.
+
+  Returns:
+    The next state, and the metrics with "grad_norm" and, where the optimiser
+    decays to the initial weights, "distance" from them before the update.
+  """
+  metrics = {**metrics, "grad_norm": _norm(grads)}
   distance = optimizer.distance(state.params, state.opt_state)
   if distance is not None:
     metrics["distance"] = distance
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  state = TrainState(state.step + 1, params, opt_state)
-  return sharding.constrain(state, mesh), metrics
+  return TrainState(state.step + 1, params, opt_state), metrics
 
 
 def mean_grads(loss_fn, params, batch, num_microbatches=1):

@@ -375,6 +375,15 @@ def test_notes_that_cannot_be_believed_are_refused(saved):
     (["no", "dict"], "damaged"),
     ({**note, "grid": [5, "5"]}, "grid .*; expected rows and columns"),
     ({**note, "family": 3}, "family 3; expected a text"),
+    (
+      {**note, "preprocessing": {"size": 0}},
+      "preprocessing that .* has size 0",
+    ),
+    (
+      {**note, "preprocessing": {"crop": 1}},
+      "preprocessing .* no field 'crop'",
+    ),
+    ({**note, "preprocessing": [5]}, "has a preprocessing that cannot be"),
     *(
       ({**note, "model": {**note["model"], field: value}}, message)
       for field, value, message in (

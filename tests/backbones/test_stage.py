@@ -237,3 +237,72 @@ def test_a_saved_description_reads_its_own_weights(tmp_path, random_backbone):
     str(tmp_path / "base.npz"), stage.make_model(backbone), image_size=48
   )
   jax.tree.map(np.testing.assert_array_equal, read, params)
+
+
+@pytest.fixture
+def aligned(tmp_path):
+  """A student of DINOv2 on 70 pixels of the released students' kind."""
+  description = named("dinov2_b14", size=70, preprocessing="alignet")
+  backbone, params = stage.load(description, lambda line: None, seed=5)
+  backbone = json.loads(json.dumps(backbone))  # As a stage finds it.
+  stage.save(tmp_path / "aligned.npz", params, backbone)
+  return tmp_path / "aligned.npz", backbone, params
+
+
+@pytest.mark.parametrize("name", ["dinov2_b14", "noted"])
+def test_a_saved_student_says_what_pixels_it_wants(aligned, name):
+  path, backbone, params = aligned
+  fields = TINY if name == "dinov2_b14" else {}
+  read = load.load(name, path, **fields)
+  assert read.model == stage.make_model(backbone)
+  assert read.preprocessing == preprocess.Preprocessing(70)
+  assert (read.family, read.posemb_rule, read.grid) == (
+    "dinov2",
+    "bicubic",
+    (5, 5),
+  )
+  assert "preprocessing = squash" in str(read.report)
+  jax.tree.map(np.testing.assert_array_equal, read.params, params)
+  # What is asked for wins; and all of it goes on with the next file.
+  other = load.load(name, path, image_size=42, **fields)
+  assert other.preprocessing == preprocess.Preprocessing(42)
+  other.save(path)
+  assert load.load(name, path, **fields).preprocessing.size == 42
+
+
+def test_weights_that_are_a_student_s_own_keep_their_pixels(aligned):
+  """Not those of the family, though that is what "own" is of public weights."""
+  path, _, _ = aligned
+  given = named("dinov2_b14", size=28, weights=str(path))
+  backbone, _ = stage.load(given, lambda line: None)
+  assert stage.preprocessing(given).resize == "short_side"
+  assert stage.preprocessing(backbone) == preprocess.Preprocessing(28)
+  assert stage.scaling(backbone) == preprocess.Preprocessing(28)
+  asked = stage.preprocessing({**backbone, "preprocessing": "alignet"})
+  assert asked == preprocess.Preprocessing(28)
+
+
+def test_a_student_of_no_family_is_read_by_its_note(tmp_path, np_rng):
+  backbone = {**TINY, "patch_size": 16, "pool": "gap", "size": 48}
+  backbone["value_range"] = [-1.0, 3.0]
+  model = stage.make_model(backbone)
+  shapes = weights.expected_shapes(model, image_size=48)
+  params = weights.unflatten(
+    {name: np_rng.normal(size=x).astype("f4") for name, x in shapes.items()}
+  )
+  stage.save(tmp_path / "a.npz", params, backbone)
+  read = load.load("noted", tmp_path / "a.npz")
+  assert read.model == model.clone(cls_token=False)
+  assert read.family == ""
+  image = np_rng.integers(256, size=(2, 48, 48, 3)).astype(np.uint8)
+  np.testing.assert_allclose(
+    read.preprocessing.normalise(image),
+    stage.features_lib.scale_pixels(image, stage.scaling(backbone)),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+  with pytest.raises(artifacts.InputError, match="patch_size is 16, the name"):
+    load.load("dinov2_b14", tmp_path / "a.npz", **TINY)
+  weights.save(tmp_path / "b.npz", params)
+  with pytest.raises(artifacts.InputError, match="b.npz has none. Give the na"):
+    load.load("noted", tmp_path / "b.npz")

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import tarfile
 import time
@@ -244,8 +245,12 @@ def test_dry_run_prints_commands_and_runs_none(vm):
 def test_a_run_gets_its_arguments_as_they_were_given(vm):
   vm.stub_worker()
   arguments = ["--config=c.py:x=1", '--config.report.title=it\'s "a" $HOME *']
+  log = vm.home / "alignet_jax" / "logs" / "run.log"
+  log.parent.mkdir()
+  log.write_text("of the run before\n")
   done = vm("run", "--", *arguments)
   assert done.returncode == 0, done.stderr
+  assert log.read_text().startswith("of the run before")
   assert vm.started_with() == ["--coordinator=auto", *arguments]
   (call,) = vm.calls()
   assert call[:2] == ["tpu-vm", "ssh"] and "--worker=all" in call
@@ -282,6 +287,17 @@ def test_a_second_run_waits_for_the_first(vm):
   assert "a run is under way here; stop it first" in done.stderr
 
 
+def test_stop_asks_the_run_to_save_and_end(vm):
+  """By SIGTERM, on which it saves; and on all workers."""
+  (vm.home / "alignet_jax").mkdir()
+  process = subprocess.Popen(["sleep", "60"])
+  (vm.home / "alignet_jax" / "run.pid").write_text(str(process.pid))
+  assert vm("stop").returncode == 0
+  assert process.wait(timeout=10) == -signal.SIGTERM
+  (call,) = vm.calls()
+  assert "--worker=all" in call
+
+
 def test_resume_makes_the_vm_again_and_runs_the_same_command(vm):
   # The installation itself is that of launch/local.sh, which has its tests.
   stub = vm.repository / "launch" / "setup_env.sh"
@@ -298,6 +314,9 @@ def test_resume_makes_the_vm_again_and_runs_the_same_command(vm):
   assert vm("run", "--", *arguments).returncode == 0
   assert vm.started_with() == ["--coordinator=auto", *arguments]
   vm.forget_start()  # A new machine knows nothing of it.
+  old = vm.home / "alignet_jax" / "alignet_jax" / "old.py"
+  old.parent.mkdir(exist_ok=True)
+  old.write_text("")
   vm.calls()
   vm.answers(state="PREEMPTED")
   done = vm("resume")
@@ -310,6 +329,9 @@ def test_resume_makes_the_vm_again_and_runs_the_same_command(vm):
   assert "--accelerator-type=v5litepod-8" in calls[2]
   assert "--spot" in calls[2]
   assert "--command=echo ready >mounted" in calls[3]
+  assert all("--worker=all" in call for call in calls[3:])
+  # What is no longer part of the code is not on the workers either.
+  assert not old.exists()
   # What is there is neither deleted nor made.
   vm.answers(state="READY")
   vm("stop")

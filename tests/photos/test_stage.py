@@ -10,7 +10,7 @@ import pytest
 
 from alignet_jax import artifacts, pipeline, stages, validate
 from alignet_jax import config as config_lib
-from alignet_jax.backbones import weights
+from alignet_jax.backbones import families, load, weights
 from alignet_jax.photos import source
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -61,6 +61,17 @@ def test_whole_students_are_backbones_of_which_the_last_blocks_moved(finished):
   assert moved and all(
     "encoderblock_1/" in name or "encoder_norm/" in name for name in moved
   )
+
+
+def test_a_whole_student_is_loaded_as_the_run_had_it(finished):
+  """Positions of 24 pixels, and the family's crops: the file says both."""
+  folder = finished[0] / "photo_students"
+  backbone = load.load("noted", folder / "aligned.npz")
+  assert (backbone.family, backbone.grid) == ("dinov2", (3, 3))
+  family, _ = families.get("dinov2_s14")
+  assert backbone.preprocessing == families.preprocessing(family, 24)
+  # Of a fold there are the trained blocks alone, and no model to speak of.
+  assert weights.read_architecture(folder / "aligned_fold0.npz") is None
 
 
 def test_a_fold_learns_nothing_about_its_concepts(

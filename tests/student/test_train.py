@@ -231,6 +231,15 @@ def test_device_count_changes_nothing_but_rounding(
   np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
 
 
+def test_the_step_spends_its_state_and_nothing_else(np_rng):
+  """Else there would be two copies of parameters and moments at a time."""
+  state, batch = make_state(np_rng), jax.device_put(make_batch(np_rng))
+  tree = jax.tree.leaves(state)
+  step_fn(state, batch)
+  assert all(x.is_deleted() for x in tree)
+  assert not any(x.is_deleted() for x in batch.values())
+
+
 def test_state_that_was_placed_is_not_the_callers(np_rng):
   """The step spends its state; the arrays given to `place` stay."""
   params = {"w": jnp.arange(3.0)}
