@@ -19,6 +19,7 @@ Usage:
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -27,6 +28,9 @@ from alignet_jax import artifacts
 from alignet_jax.judgments import levels_file, tables
 from alignet_jax.teacher import transform as transform_lib
 from alignet_jax.triplets import feature_rows
+
+# How records of TensorFlow Datasets are named: "train/17".
+_RECORD = re.compile(r"[^/.]+/\d+")
 
 _ENDINGS = (".npy", ".npz", ".csv", ".tsv", ".txt")
 
@@ -223,12 +227,15 @@ def rows_of(model, image_set, *, items=(), num_items=None):
   return _finish(model, rows.features)
 
 
-def labelled(model, image_set):
+def labelled(model, image_set, images=None):
   """Features and classes of images that lie in a folder per class.
 
   Args:
     model: `Model`, with names "class/file".
     image_set: Such as "pets/train".
+    images: Dict from image set to a collection, or None. One that can read its
+      classes (`images.tfds.TfdsImages.read_classes`) is asked for them instead
+      of the names.
 
   Returns:
     (f32[n d], str[n] names of the classes, tuple of names of the files).
@@ -241,9 +248,35 @@ def labelled(model, image_set):
     raise Missing(
       f"the features of {image_set} have no index.csv that names the images."
     )
+  read_classes = getattr((images or {}).get(image_set), "read_classes", None)
+  if read_classes:
+    known = dict(
+      zip(map(str, images[image_set].names), read_classes(), strict=True)
+    )
+    absent = [name for name in rows.names if str(name) not in known]
+    if absent:
+      raise Missing(
+        f"{len(absent)} of {len(rows.names)} images are not among the "
+        f"{len(known)} of --images={image_set}, the first is {absent[0]}."
+      )
+    classes = [known[str(name)] for name in rows.names]
+    return (
+      _finish(model, rows.features),
+      np.array(classes, np.str_),
+      tuple(rows.names),
+    )
   folders = [
     pathlib.PurePosixPath(str(name)).parent.name for name in rows.names
   ]
+  # A split is a folder by its look only: all images would be of one class.
+  if len(set(folders)) == 1 and all(
+    _RECORD.fullmatch(str(name)) for name in rows.names
+  ):
+    raise Missing(
+      f"the images of {image_set} are named as TensorFlow Datasets' records "
+      f"are ({rows.names[0]}), without their class; give --images="
+      f"{image_set}=tfds:NAME/SPLIT."
+    )
   if not all(folders):
     raise Missing(
       f"images of {image_set} do not lie in a folder per class; the first that "

@@ -128,7 +128,7 @@ def block(rows, argv):
   notes = dict.fromkeys(
     note for note in map(_interval_of, rows) if note is not None
   )
-  told = f"Brackets: 95% intervals, {'; '.join(notes)}." if notes else ""
+  told = f"In brackets, 95% intervals: {'; '.join(notes)}." if notes else ""
   table = score.format_markdown(rows)
   return "\n".join([*lines, "", table, *(["", told] if told else [])])
 
@@ -147,10 +147,14 @@ def command_lines(argv):
 
 
 def _interval_of(row):
-  """What the interval of a row is over, as its note says; None without one."""
+  """What the brackets of a row are, as its note says; None without any."""
   if row.is_skipped or row.low != row.low:
     return None
-  found = [part for part in row.note.split("; ") if part.startswith("over ")]
+  found = [
+    part
+    for part in row.note.split("; ")
+    if part.startswith(("over ", "lowest and highest "))
+  ]
   return f"{row.measure} {found[0]}" if found else None
 
 

@@ -96,8 +96,8 @@ def test_block_says_what_the_brackets_are():
   assert block[2] == "| data | measure | m |"
   assert block[4] == "| things | accuracy, cosine | 0.5000 [0.2500, 0.7500] |"
   assert block[-1] == (
-    "Brackets: 95% intervals, accuracy over triplets; accuracy over objects; "
-    "nll over triplets; spearman over items."
+    "In brackets, 95% intervals: accuracy over triplets; accuracy over "
+    "objects; nll over triplets; spearman over items."
   )
 
 
