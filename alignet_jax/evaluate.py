@@ -232,7 +232,7 @@ def parse(argv=None):
     default=[],
     metavar="PATTERN",
     help="of that table: MEASURE, MEASURE/VARIANT or DATA/MEASURE/VARIANT, with"
-    " * for any; the files and the page have all",
+    " * for any, separated by commas; the files and the page have all",
   )
   add(
     "--into",

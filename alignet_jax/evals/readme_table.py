@@ -12,6 +12,7 @@ Usage, with these two lines in README.md:
 
 import fnmatch
 import pathlib
+import re
 import shlex
 
 from alignet_jax import artifacts
@@ -78,7 +79,8 @@ def select(rows, patterns):
   Args:
     rows: Of `score.Score`.
     patterns: Each "MEASURE", "MEASURE/VARIANT" or "DATA/MEASURE/VARIANT", with
-      * and ? for any text. None at all keeps all rows.
+      * and ? for any text; several in one are separated by commas without a
+      space, as variants have ", " in them. None at all keeps all rows.
 
   Returns:
     List of `score.Score`, each once.
@@ -89,7 +91,7 @@ def select(rows, patterns):
   if not patterns:
     return list(rows)
   chosen = {}
-  for pattern in patterns:
+  for pattern in re.split(",(?! )", ",".join(patterns)):
     parts = pattern.split("/", 2)
     if len(parts) < 3:
       parts = ["*", *parts, "*"][:3]
@@ -135,8 +137,16 @@ def block(rows, argv):
 
 def command_lines(argv):
   """The command as a shell takes it, broken into lines of 76 characters."""
-  lines, current = [], COMMAND
+  words = []
   for word in map(shlex.quote, argv):
+    # A flag and its value stay on one line.
+    after_flag = words and words[-1].startswith("--") and "=" not in words[-1]
+    if after_flag and " " not in words[-1] and not word.startswith("--"):
+      words[-1] += f" {word}"
+    else:
+      words.append(word)
+  lines, current = [], COMMAND
+  for word in words:
     # Room for the indent of Markdown and for what goes on.
     if len(current) + len(word) + 3 > _WIDTH - 4:
       lines.append(f"{current} \\")

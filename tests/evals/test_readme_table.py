@@ -75,6 +75,11 @@ def test_rows_by_pattern():
     ("mur92", "spearman", "cosine"),
     ("things", "nll", "dot"),
   ]
+  assert select("nll,accuracy/cosine, objects drawn,mur92/*/*") == [
+    ("things", "nll", "dot"),
+    ("things", "accuracy", "cosine, objects drawn"),
+    ("mur92", "spearman", "cosine"),
+  ]
   with pytest.raises(artifacts.InputError, match="names no row.*mur92/spear"):
     select("accuracy", "spearmann")
 
@@ -83,6 +88,7 @@ def test_the_command_can_be_run_again():
   argv = ["--model", "a=some where/b.npy", *["--rows=things/nll/*"] * 5]
   lines = readme_table.command_lines(argv)
   assert max(map(len, lines)) <= 76 and len(lines) > 1
+  assert "--model 'a=some where/b.npy'" in lines[0]
   joined = "\n".join(lines).replace("\\\n", "")
   assert shlex.split(joined) == [
     *("python", "-m", "alignet_jax.evaluate"),
