@@ -438,7 +438,7 @@ def test_matrices_are_sorted_by_category():
   assert shown == ["a", "a", "b", "b", "other"]
   many = [f"c{i:02d}" for i in range(20)] * 2 + ["last"] * 5
   few = evaluation_report._few(many)
-  assert "last" in few and len(set(few)) == 13 and few.count("other") == 2 * 9
+  assert few == ["other"] * 40 + ["last"] * 5
 
 
 def test_categories_from_a_taxonomy():

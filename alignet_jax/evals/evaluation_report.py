@@ -37,8 +37,9 @@ _MAX_FIGURES = 6
 _NUM_EXAMPLES = 6
 _NUM_DRAWN = 5000
 
-# Categories with a name of their own beside a matrix; smaller ones share one.
-_MAX_CATEGORIES = 12
+# Share of the items that a category needs for a name of its own beside a
+# matrix: a line of text takes as much of its height. Others share one name.
+_MIN_SHARE = 0.06
 _OTHER = "other"
 
 _GUIDE = (
@@ -236,8 +237,9 @@ def _categories(people, data):
 
 def _few(categories):
   """The largest categories by name; the others, and none, are one."""
+  least = _MIN_SHARE * len(categories)
   times = collections.Counter(name for name in categories if name)
-  kept = [name for name, _ in times.most_common(_MAX_CATEGORIES)]
+  kept = {name for name, num in times.items() if num >= least}
   return [name if name in kept else _OTHER for name in categories]
 
 

@@ -2,10 +2,10 @@
 
 A model has a row of features per item of each data set. A path is
 
-  a folder of `python -m alignet_jax.features` (features.npy, index.csv), a .npy
-    file (perhaps with index.csv beside it), a .npz file with `features` and
-    perhaps `files`, or a text table: the same rows for every data set that they
-    fit;
+  a folder of `python -m alignet_jax.features` or of any other program
+    (features.npy, perhaps index.csv with a column file), a .npy file (perhaps
+    with index.csv beside it), a .npz file with `features` and perhaps `files`,
+    or a text table: the same rows for every data set that they fit;
   a folder with one of these per image set: PATH/things, PATH/mur92.npy,
     PATH/pets/train and so on.
 
@@ -94,7 +94,7 @@ def open_model(name, path):
       f"--model={name}: there is nothing at {path}; expected a folder or file "
       "of features (python -m alignet_jax.features writes them)."
     )
-  if path.is_file() or (path / "manifest.json").is_file():
+  if path.is_file() or _holds_features(path):
     rows = read_rows(path)
     return Model(name, lambda image_set: rows)
   held = {}
@@ -300,7 +300,9 @@ def read_rows(path):
   elif path.suffix in (".csv", ".tsv", ".txt"):
     rows = Rows(tables.read_table(path))
   else:
-    read = feature_rows.load(path)
+    # Of other programs there is no manifest to be checked.
+    plain = path.is_dir() and not (path / "manifest.json").is_file()
+    read = feature_rows.load(path / "features.npy" if plain else path)
     names = None if read.names is None else tuple(read.names.tolist())
     rows = Rows(read.features, names)
   shape = rows.features.shape
@@ -314,6 +316,14 @@ def read_rows(path):
       f"{path} has {shape[0]} rows and {len(rows.names)} names."
     )
   return rows
+
+
+def _holds_features(folder):
+  """Whether it is a folder of features itself, ours or of other programs."""
+  return any((folder / name).is_file() for name in _OF_FEATURES)
+
+
+_OF_FEATURES = ("manifest.json", "features.npy")
 
 
 def _below(folder, image_set):
