@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from alignet_jax import artifacts
-from alignet_jax.evals import models, shift_sets
+from alignet_jax.evals import models, shift_sets, usefulness
 from alignet_jax.images import graph, opening, pack, preprocess, tfds
 from alignet_jax.triplets import dataset
 
@@ -153,3 +153,32 @@ def test_records_can_be_packed(data_dir, tmp_path):
   packed = opening.open_collection(tmp_path / "a", SMALL)
   np.testing.assert_array_equal(packed.load(range(7)), images.load(range(7)))
   assert packed.names[6] == "train/6"
+
+
+def test_shift_of_a_variant_in_records(data_dir):
+  images = tfds.TfdsImages("labelled", "train", data_dir=data_dir)
+  labels = [(5 * i) % 3 for i in range(7)]
+  centres = 9 * np.eye(3, dtype=np.float32)
+  train = models.Rows(
+    centres[[0, 0, 1, 1, 2, 2]], tuple(f"{WNIDS[i // 2]}/{i}" for i in range(6))
+  )
+  # The features of two records are those of another class.
+  wrong = [*labels[:5], *((label + 1) % 3 for label in labels[5:])]
+  model = models.from_features(
+    "m",
+    {
+      "in/train": train,
+      "in/test": train,
+      "imagenet-a": models.Rows(centres[wrong], tuple(images.names)),
+    },
+  )
+  rows, _ = usefulness.run(
+    {"m": model},
+    ["in"],
+    shots=(1,),
+    imagenet="in",
+    images={"imagenet-a": images},
+    check_counts=False,
+  )
+  (row,) = (r for r in rows if r.dataset == "imagenet-a")
+  assert row.value == pytest.approx(5 / 7) and row.num == 7
