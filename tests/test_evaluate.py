@@ -7,8 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from alignet_jax import artifacts, evaluate
+from alignet_jax import artifacts, evaluate, odd_one_out
 from alignet_jax.evals import (
+  choice_scores,
   evaluation_report,
   human_data,
   models,
@@ -18,6 +19,7 @@ from alignet_jax.evals import (
 )
 from alignet_jax.images import collections
 from alignet_jax.judgments import convert, prepared
+from alignet_jax.teacher import transform as transform_lib
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +399,8 @@ def test_photographs_are_in_the_page(world, tmp_path):
   assert data["things_dense"].categories == tuple("ba" * 6)
   evaluate.run(args, log=lambda text: None)
   page = (tmp_path / "out" / "report.html").read_text()
-  assert page.count('src="data:image/png') == 6 * 3
+  # Of seven items, two triplets share none.
+  assert page.count('src="data:image/png') == 2 * 3
   assert "1 of 1 people" in page and "of 35 drawn ones" in page
   # Of the map: a picture per item.
   images = {"photographs": collections.FolderImages(tmp_path / "shown", size=5)}
@@ -405,6 +408,42 @@ def test_photographs_are_in_the_page(world, tmp_path):
   maps = evaluation_report._maps(of_models, data.values(), images)
   assert maps["m"].count("<image") == 7
   assert "Items stand in their own order" not in page
+
+
+def test_examples_are_of_the_base_transformed_and_share_no_item(world):
+  x = artifacts.read_npy(world / "good.npy")
+  base = models.from_features("base", x)
+  turn = np.diag([9.0, 1, 1, 1, 1])
+  of_models = {
+    "base": base,
+    "other": models.from_features("other", x[::-1]),
+    "map": models.transformed(
+      "map", base, transform_lib.AffineTransform(turn, np.zeros(5), 0.0, 1.0)
+    ),
+  }
+  pixels = np.arange(12, dtype=np.uint8)[:, None, None, None]
+  images = {
+    "p": collections.ArrayImages(np.tile(pixels, (1, 4, 4, 3))),
+  }
+  people = rsa_scores.dense("p", x)
+  found = evaluation_report._examples(of_models, [people], images, "base")
+  assert "of map differ most from those of base" in found["examples_note"]
+  shown = [example.images[:, 0, 0, 0].tolist() for example in found["examples"]]
+  items = sum(shown, [])
+  # Four triplets of twelve items at most, and each picture is its item's.
+  assert 3 <= len(shown) <= 4 and len(set(items)) == len(items)
+  triplets, counts, _ = evaluation_report._asked(people)
+  answers = dict(zip(map(tuple, triplets.tolist()), counts, strict=True))
+  probs = {
+    name: np.exp(
+      odd_one_out.log_probs(choice_scores.logits(y, triplets, "cosine"))
+    )
+    for name, y in (("base", x), ("map", (x @ turn).astype(np.float32)))
+  }
+  moved = np.abs(probs["map"] - probs["base"]).sum(axis=1)
+  assert shown[0] == triplets[moved.argmax()].tolist()
+  for example, three in zip(found["examples"], shown, strict=True):
+    assert list(example.odd_counts) == answers[tuple(three)].tolist()
 
 
 def test_groups_of_a_set(world, tmp_path, capsys):

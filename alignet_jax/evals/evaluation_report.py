@@ -371,9 +371,18 @@ def _examples(of_models, data, images, base):
     probs = {
       name: np.exp(odd_one_out.log_probs(s)) for name, s in scores.items()
     }
-    last = next(name for name in scores if name != base)
+    changed = [name for name in scores if name != base]
+    # The base itself, transformed, before models that are others altogether.
+    last = next(
+      (
+        name for name in changed if of_models[name].find is of_models[base].find
+      ),
+      changed[0],
+    )
     moved = np.abs(probs[last] - probs[base]).sum(axis=1)
-    rows = np.argsort(-moved, kind="stable")[:_NUM_EXAMPLES]
+    rows = _without_repeats(
+      np.argsort(-moved, kind="stable"), triplets, _NUM_EXAMPLES
+    )
     shown = images[people.name]
     choices = {
       name: np.asarray(odd_one_out.choose(s)) for name, s in scores.items()
@@ -392,10 +401,23 @@ def _examples(of_models, data, images, base):
       "examples_note": (
         f"{people.name}: the {len(made)} triplets{drawn} on which the "
         f"probabilities of {last} differ most from those of {base}, by cosine. "
-        "Who is right played no part."
+        "Who is right played no part, and no item is shown twice."
       ),
     }
   return {}
+
+
+def _without_repeats(order, triplets, number):
+  """The first rows in an order that share no item with one before them."""
+  rows, met = [], set()
+  for row in order:
+    items = set(triplets[row].tolist())
+    if not items & met:
+      rows.append(row)
+      met |= items
+    if len(rows) == number:
+      break
+  return rows
 
 
 def _asked(people):
