@@ -11,6 +11,7 @@ from alignet_jax import artifacts, evaluate, odd_one_out
 from alignet_jax.evals import (
   choice_scores,
   evaluation_report,
+  hierarchy,
   human_data,
   models,
   readme_table,
@@ -95,10 +96,16 @@ def test_table_has_every_model_and_measure(done):
     pytest.approx(1.0)
   )
   assert found["poor", "mur92", "pearson", "cosine, single people"]["num"] == 66
+  models_of = ("good", "poor")
+  levels, _ = hierarchy.load_taxonomy(out.parent / "taxonomy.csv")
+  kinds = hierarchy.pair_kinds(levels)
   for kind in ("same_basic", "different_superordinate"):
     key = "poor", "taxonomy", "distance_change", kind
     assert found[key]["note"] == "minus that of good; over items"
     assert ("good", *key[1:]) not in found
+    of_models = [artifacts.read_npy(out.parent / f"{n}.npy") for n in models_of]
+    expected = hierarchy.changes(*of_models, kinds)[kind].value
+    assert found[key]["value"] == pytest.approx(expected, rel=1e-6)
   # The set of 7 items fits neither model, and says so.
   skipped = found["good", "king", "all", ""]
   assert skipped["note"] == ("skipped: the features have 12 rows for 7 items.")
@@ -421,11 +428,15 @@ def test_examples_are_of_the_base_transformed_and_share_no_item(world):
       "map", base, transform_lib.AffineTransform(turn, np.zeros(5), 0.0, 1.0)
     ),
   }
-  pixels = np.arange(12, dtype=np.uint8)[:, None, None, None]
+  # The collection has the items in another order.
+  pixels = np.arange(12, dtype=np.uint8)[::-1, None, None, None]
+  names = [f"{i}.png" for i in range(12)]
   images = {
-    "p": collections.ArrayImages(np.tile(pixels, (1, 4, 4, 3))),
+    "p": collections.ArrayImages(
+      np.tile(pixels, (1, 4, 4, 3)), names=names[::-1]
+    ),
   }
-  people = rsa_scores.dense("p", x)
+  people = rsa_scores.dense("p", x, names)
   found = evaluation_report._examples(of_models, [people], images, "base")
   assert "of map differ most from those of base" in found["examples_note"]
   shown = [example.images[:, 0, 0, 0].tolist() for example in found["examples"]]

@@ -288,6 +288,11 @@ def _rdms(rows, of_models, data, images):
     sorted_as = "" if categories else " Items stand in their own order."
     if categories:
       matrices, categories = _sorted_rdms(matrices, categories)
+      if _OTHER in categories:
+        sorted_as = (
+          f" {_OTHER}: no category, then those with less than "
+          f"{_MIN_SHARE:.0%} of the items, sorted too."
+        )
     else:
       categories = ("",) * people.num_items
     return plots.Rdms(
