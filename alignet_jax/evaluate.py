@@ -16,8 +16,15 @@ another one, transformed.
 Human data are folders of `alignet_jax.judgments.prepare` (--data), or single
 files. OUT gets scores.json, scores.csv, scores.parquet (with pyarrow) and
 report.html; the table is printed, with --markdown as that of a README. What
-could not be measured stands in the table with its reason. Exit codes: 0 done; 1
-the disk failed; 2 something that was given is wrong or missing; 130 Ctrl-C.
+could not be measured stands in the table with its reason. --into=README.md#NAME
+puts command and table between the lines <!-- evaluation NAME: begin --> and
+<!-- evaluation NAME: end --> of that file; --rows says which rows. Exit codes:
+0 done; 1 the disk failed; 2 something that was given is wrong or missing; 130
+Ctrl-C.
+
+Images of TensorFlow Datasets, --images SET=tfds:NAME/SPLIT, bring their classes
+with them; of others, the class is the folder. The WordNet ids of a table make a
+taxonomy: --taxonomy=things_concepts.tsv --synsets="WordNet ID" --wordnet=nltk.
 
 In Python:
   rows = evaluate.evaluate({"clip": features, "mine": function}, data)
@@ -33,11 +40,14 @@ from alignet_jax import artifacts, commands, progress
 from alignet_jax.evals import (
   alignment,
   breeds,
+  corruptions,
   evaluation_report,
   hierarchy,
   human_data,
   models,
+  readme_table,
   report,
+  rsa_scores,
   score,
   usefulness,
 )
@@ -136,7 +146,9 @@ def parse(argv=None):
   add("--triplets", metavar="PATH", help="odd item last")
   add("--repeats", metavar="PATH", help=".npz of triplets and odd_counts")
   add(
-    "--categories", metavar="PATH", help="table, a row per item of --triplets"
+    "--categories",
+    metavar="PATH",
+    help="table, a row per item of --triplets and of --embedding",
   )
   add("--column", metavar="NAME", help="of --categories")
   add("--levels", metavar="DIR", help="prepared; the same as --data")
@@ -161,7 +173,30 @@ def parse(argv=None):
   )
   add("--sims", action="append", default=[], metavar="NAME=PATH")
   add(
+    "--groups",
+    action="append",
+    default=[],
+    metavar="SET=TABLE:COLUMN",
+    help="categories that the matrices of a set, such as mur92, are sorted by",
+  )
+  add(
     "--taxonomy", metavar="CSV", help="item, subordinate, basic, superordinate"
+  )
+  add(
+    "--synsets",
+    metavar="COLUMN",
+    help="of WordNet ids in --taxonomy, instead of its levels",
+  )
+  add(
+    "--wordnet",
+    metavar="FILE",
+    help="lines PARENT CHILD, or nltk for that package's WordNet",
+  )
+  add(
+    "--depths",
+    metavar="BASIC,SUPERORDINATE",
+    default="9,6",
+    help="steps below WordNet's root; it does not say which level is basic",
   )
   add("--base", metavar="NAME", help="model that others are compared with")
   add("--classification", action="append", default=[], metavar="NAME")
@@ -174,21 +209,66 @@ def parse(argv=None):
     metavar="SET=PATH",
     help="pictures of an image set, such as mur92 or pets/train",
   )
+  add("--data_dir", metavar="DIR", help="of TFDS; its own default")
   add("--output", default="pre_logits", help="of a backbone, such as cls")
+  add(
+    "--image_size",
+    type=commands.whole(1),
+    help="pixels that a backbone takes, if not those of its family",
+  )
+  add(
+    "--severities",
+    metavar="N,N",
+    default="1,2,3,4,5",
+    help="of corrupted pictures",
+  )
   add("--batch_size", type=commands.whole(1), default=64)
   add("--rsatoolbox_draws", type=commands.whole(0), default=0)
   add("--title", default="Evaluation")
   add("--markdown", action="store_true", help="print the table of a README")
+  add(
+    "--rows",
+    action="append",
+    default=[],
+    metavar="PATTERN",
+    help="of that table: MEASURE, MEASURE/VARIANT or DATA/MEASURE/VARIANT, with"
+    " * for any, separated by commas; the files and the page have all",
+  )
+  add(
+    "--into",
+    metavar="FILE[#NAME]",
+    help="Markdown file that the table is put into, see above",
+  )
   args = parser.parse_args(argv)
+  args.command = sys.argv[1:] if argv is None else list(argv)
   if bool(args.categories) != bool(args.column):
     parser.error("--categories and --column belong together.")
   if args.repeats and not args.triplets:
     parser.error("--repeats needs --triplets.")
   if args.photographs and not args.embedding:
     parser.error("--photographs needs --embedding.")
+  if bool(args.synsets) != bool(args.wordnet):
+    parser.error("--synsets and --wordnet belong together.")
+  if args.synsets and not args.taxonomy:
+    parser.error("--synsets needs --taxonomy, the table of the column.")
+  for flag, least in (("depths", 0), ("severities", 1)):
+    setattr(args, flag, _whole_numbers(parser, args, flag, least))
+  if len(args.depths) != 2 or args.depths[0] <= args.depths[1]:
+    parser.error("--depths takes two numbers, the first one larger.")
+  if not set(args.severities) <= set(corruptions.SEVERITIES):
+    parser.error("--severities are 1 to 5.")
   if args.imagenet and args.imagenet not in args.classification:
     parser.error("--imagenet must be one of --classification.")
   return args
+
+
+def _whole_numbers(parser, args, flag, least):
+  """The numbers of a flag, separated by commas."""
+  convert = commands.whole(least)
+  try:
+    return tuple(convert(text) for text in getattr(args, flag).split(","))
+  except argparse.ArgumentTypeError as error:
+    parser.error(f"argument --{flag}: {error}")
 
 
 def run(args, *, log=print):
@@ -201,6 +281,9 @@ def run(args, *, log=print):
   Raises:
     artifacts.InputError: Something that was given cannot be used; names it.
   """
+  into = readme_table.target(args.into) if args.into else None
+  if into:
+    readme_table.check(*into)
   out = compare_inputs.make_folder(args.out)
   images = _images(args)
   of_models = _models(args, out, images)
@@ -225,10 +308,13 @@ def run(args, *, log=print):
     base=args.base,
     rsatoolbox_draws=args.rsatoolbox_draws,
     log=progress.write,
+    severities=args.severities,
     imagenet=args.imagenet,
     hierarchy=breeds.load_hierarchy(args.hierarchy) if args.hierarchy else None,
   )
-  about = {"given": {k: str(v) for k, v in vars(args).items() if v}}
+  about = {
+    "given": {k: str(v) for k, v in vars(args).items() if v and k != "command"}
+  }
   about["seconds"] = {
     f"{name}, {dataset}": f"{value:.1f}"
     for (name, dataset), value in seconds.items()
@@ -250,7 +336,15 @@ def run(args, *, log=print):
       base=args.base,
     ),
   )
-  log(score.format_markdown(rows) if args.markdown else score.format_text(rows))
+  chosen = readme_table.select(rows, args.rows)
+  log(
+    score.format_markdown(chosen)
+    if args.markdown
+    else score.format_text(chosen)
+  )
+  if into:
+    readme_table.replace(*into, readme_table.block(chosen, args.command))
+    progress.write(f"wrote the table {into[1]} into {into[0]}")
   progress.write(f"wrote {out}/report.html and {out}/scores.csv")
 
 
@@ -269,17 +363,60 @@ def read_data(args):
       )
     )
   if args.embedding:
-    data.append(human_data.read_dense(args.embedding, "things_dense"))
+    sorted_by = {
+      "categories": args.categories,
+      "category_column": args.column,
+    }
+    data.append(
+      human_data.read_dense(args.embedding, "things_dense", **sorted_by)
+    )
     if args.photographs:
       data.append(
-        human_data.read_dense(args.embedding, "photographs", args.photographs)
+        human_data.read_dense(
+          args.embedding, "photographs", args.photographs, **sorted_by
+        )
       )
   for flag, kind in (("rdm", "dissimilarity"), ("sims", "similarity")):
     for name, path in _pairs(f"--{flag}", getattr(args, flag)):
       data.append(human_data.read_rdm(path, name, kind=kind))
   if args.taxonomy:
-    data.append(human_data.Taxonomy(*hierarchy.load_taxonomy(args.taxonomy)))
-  return data
+    data.append(human_data.Taxonomy(*_taxonomy(args)))
+  return _with_groups(args, data)
+
+
+def _taxonomy(args):
+  """(levels, items) of --taxonomy."""
+  if not args.synsets:
+    return hierarchy.load_taxonomy(args.taxonomy)
+  return hierarchy.load_wordnet(
+    args.taxonomy,
+    args.synsets,
+    args.wordnet,
+    basic_depth=args.depths[0],
+    superordinate_depth=args.depths[1],
+  )
+
+
+def _with_groups(args, data):
+  """The data sets, those of --groups with categories."""
+  groups = dict(_pairs("--groups", args.groups))
+  sets = [p.name for p in data if isinstance(p, rsa_scores.RdmSet)]
+  for name, text in groups.items():
+    path, separator, column = text.rpartition(":")
+    if not separator or not path or not column or name not in sets:
+      raise artifacts.InputError(
+        f"--groups={name}={text}: expected SET=TABLE:COLUMN, the set one of "
+        f"{', '.join(sets) or 'those of --data, --rdm and --embedding'}."
+      )
+    groups[name] = path, column
+  return [
+    dataclasses.replace(
+      people, categories=human_data.read_groups(*groups[people.name], people)
+    )
+    if people.name in groups and people.name in sets
+    else people
+    for people in data
+  ]
 
 
 def _pairs(flag, values):
@@ -303,7 +440,9 @@ def _images(args):
   from alignet_jax.images import opening, preprocess
 
   return {
-    name: opening.open_collection(path, preprocess.ALIGNET)
+    name: opening.open_collection(
+      path, preprocess.ALIGNET, data_dir=args.data_dir
+    )
     for name, path in _pairs("--images", args.images)
   }
 
@@ -352,6 +491,8 @@ def _backbone(args, out, name, text):
         f"--out={folder / image_set}",
         f"--output={args.output}",
         f"--batch_size={args.batch_size}",
+        *([f"--data_dir={args.data_dir}"] if args.data_dir else []),
+        *([f"--image_size={args.image_size}"] if args.image_size else []),
       ]
     )
     if code:
@@ -361,14 +502,14 @@ def _backbone(args, out, name, text):
   opened = models.open_model(name, folder)
   if not args.classification:
     return opened
-  return _with_embed(opened, model, weights, args.output)
+  return _with_embed(opened, model, weights, args.output, args.image_size)
 
 
-def _with_embed(opened, model, weights, output):
+def _with_embed(opened, model, weights, output, image_size):
   """The same model, able to embed pictures that are corrupted."""
   from alignet_jax.backbones import features, load
 
-  backbone = load.load(model, weights)
+  backbone = load.load(model, weights, image_size=image_size)
 
   def embed(image):
     (x,) = features.forward(
@@ -410,6 +551,7 @@ def _student(args, name, text):
     shown = opening.open_collection(
       paths[image_set],
       dataclasses.replace(preprocess.ALIGNET, size=embedder.size),
+      data_dir=args.data_dir,
     )
     x = embedder(variant, shown, batch_size=args.batch_size)
     return models.Rows(x, tuple(shown.names))

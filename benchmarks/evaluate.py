@@ -7,7 +7,7 @@ Usage:
   PYTHONPATH=. python benchmarks/evaluate.py mur92 --mat=\
     Kriegeskorte_Neuron2008_supplementalData.mat --rdms=92_behavRDMs.mat \
     --weights=dinov2_vits14.safetensors --photographs=images.csv \
-    --vice_embedding=vice.npy --out=DIR
+    --vice_embedding=vice.npy --out=DIR [--backbone=NAME=FOLDER]
 
 speed: the alignment suite for a random model of 1,854 objects and 768 features
 against 50,000 answers by 500 people, 220 repeated triplets, the similarities of
@@ -22,6 +22,8 @@ order of the archives, or pixels averaged to 12 x 12.
 mur92: the 92 photographs through the backbone, as they are and through a map
 that is fitted on other photographs (those of images.csv with a things_index,
 with VICE's similarities), against 16 people with their noise ceiling.
+--backbone adds one that is not ours: FOLDER holds mur92 and photographs, each
+with features.npy and index.csv, named as in OUT/mur92 and images.csv.
 """
 
 import argparse
@@ -70,6 +72,7 @@ def main():
   parser.add_argument("--vice_embedding")
   parser.add_argument("--model", default="dinov2_s14")
   parser.add_argument("--output", default="cls")
+  parser.add_argument("--backbone", action="append", default=[])
   parser.add_argument("--out", type=pathlib.Path)
   args = parser.parse_args()
   {"speed": speed, "fewshot": few_shot, "mur92": mur92}[args.part](args)
@@ -237,7 +240,7 @@ def _eigen(x, ids, test, test_ids, num_classes):
 
 
 def mur92(args):
-  """Prints the table of the base and the aligned model."""
+  """Prints the table of the base and the aligned models."""
   shown = args.out / "mur92"
   shown.mkdir(parents=True, exist_ok=True)
   names = []
@@ -263,30 +266,33 @@ def mur92(args):
     )
     if code:
       sys.exit(code)
-  base = models.open_model("base", args.out / "features")
   concepts = [int(float(row["things_index"])) for row in rows]
-  x = models.rows_of(base, "photographs", items=[row["file"] for row in rows])
   embedding = np.load(args.vice_embedding)[concepts]
   drawn = from_embedding.draw(embedding, 20_000, seed=0)
-  transform = selection.by_objects(
-    x,
-    drawn.triplets,
-    target_logprobs=drawn.target_logprobs,
-    num_folds=3,
-    strengths=STRENGTHS,
-    num_epochs=25,
-    seed=0,
-    **FIT,
-  ).transform
-  transform.save(args.out / "transform.npz")
+  of_models = {}
+  others = [text.split("=", 1) for text in args.backbone]
+  for name, folder in [(args.model, args.out / "features"), *others]:
+    base = models.open_model(f"{name} base", folder)
+    x = models.rows_of(base, "photographs", items=[row["file"] for row in rows])
+    transform = selection.by_objects(
+      x,
+      drawn.triplets,
+      target_logprobs=drawn.target_logprobs,
+      num_folds=3,
+      strengths=STRENGTHS,
+      num_epochs=25,
+      seed=0,
+      **FIT,
+    ).transform
+    transform.save(args.out / f"{name}_transform.npz")
+    of_models[base.name] = base
+    aligned = f"{name} aligned"
+    of_models[aligned] = models.transformed(aligned, base, transform)
   data = similarity.load_mur92(args.rdms)
   people = rsa_scores.RdmSet("mur92", data.rdm, data.per_person, tuple(names))
-  found, _ = evaluate.evaluate(
-    {"base": base, "aligned": models.transformed("aligned", base, transform)},
-    [people],
-    suite="alignment",
-  )
+  found, _ = evaluate.evaluate(of_models, [people], suite="alignment")
   print(score.format_text(found))
+  print(score.format_markdown(found))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,26 @@
 import csv
+import dataclasses
 import json
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 
-from alignet_jax import artifacts, evaluate
-from alignet_jax.evals import evaluation_report, human_data, models, score
+from alignet_jax import artifacts, evaluate, odd_one_out
+from alignet_jax.evals import (
+  choice_scores,
+  evaluation_report,
+  hierarchy,
+  human_data,
+  models,
+  readme_table,
+  rsa_scores,
+  score,
+)
+from alignet_jax.images import collections
 from alignet_jax.judgments import convert, prepared
+from alignet_jax.teacher import transform as transform_lib
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +96,16 @@ def test_table_has_every_model_and_measure(done):
     pytest.approx(1.0)
   )
   assert found["poor", "mur92", "pearson", "cosine, single people"]["num"] == 66
+  models_of = ("good", "poor")
+  levels, _ = hierarchy.load_taxonomy(out.parent / "taxonomy.csv")
+  kinds = hierarchy.pair_kinds(levels)
   for kind in ("same_basic", "different_superordinate"):
     key = "poor", "taxonomy", "distance_change", kind
     assert found[key]["note"] == "minus that of good; over items"
     assert ("good", *key[1:]) not in found
+    of_models = [artifacts.read_npy(out.parent / f"{n}.npy") for n in models_of]
+    expected = hierarchy.changes(*of_models, kinds)[kind].value
+    assert found[key]["value"] == pytest.approx(expected, rel=1e-6)
   # The set of 7 items fits neither model, and says so.
   skipped = found["good", "king", "all", ""]
   assert skipped["note"] == ("skipped: the features have 12 rows for 7 items.")
@@ -316,3 +335,203 @@ def test_a_suite_without_data_is_named():
   assert all(note.startswith(score.SKIPPED) for note in met.values())
   assert "--classification" in met["a", "usefulness"]
   assert evaluate.evaluate(x, suite="alignment")[0] == []
+
+
+def test_table_goes_into_a_readme(world, tmp_path, capsys):
+  readme = tmp_path / "README.md"
+  readme.write_text("a\n{}\nold\n{}\nb\n".format(*readme_table.marks("x")))
+  flags = [
+    f"--model=good={world}/good.npy",
+    f"--triplets={world}/triplets.npy",
+    f"--out={tmp_path}/out",
+    "--rows=accuracy/dot",
+    "--suite=alignment",
+  ]
+  assert evaluate.main([*flags, f"--into={readme}#y"]) == 2
+  assert "evaluation y: begin --> 0 times" in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()  # Told before anything is measured.
+  assert evaluate.main([*flags, f"--into={readme}#x"]) == 0
+  text = readme.read_text()
+  assert text.startswith("a\n<!--") and text.endswith("-->\nb\n")
+  assert "old" not in text and f"--into={readme}#x" in text.replace("'", "")
+  assert "| things | accuracy, dot | 1.0000 [1.0000, 1.0000] |" in text
+  assert "cosine" not in text
+  # The files have all rows.
+  assert "cosine" in (tmp_path / "out" / "scores.csv").read_text()
+  assert evaluate.main([*flags, "--rows=x"]) == 2
+  assert "--rows=x names no row" in capsys.readouterr().err
+
+
+def write_pictures(folder, names):
+  folder.mkdir()
+  for i, name in enumerate(names):
+    pixels = np.full((9, 9, 3), 20 * i, np.uint8)
+    PIL.Image.fromarray(pixels).save(folder / name)
+
+
+def test_photographs_are_in_the_page(world, tmp_path):
+  """Thumbnails, sorted matrices and triplets of people's similarities."""
+  names = [f"{i}.png" for i in range(7)]
+  write_pictures(tmp_path / "shown", names)
+  index = tmp_path / "images.csv"
+  index.write_text(
+    "file,things_index\n" + "".join(f"{n},{i}\n" for i, n in enumerate(names))
+  )
+  kinds = tmp_path / "kinds.csv"
+  kinds.write_text(
+    "name,kind\n" + "".join(f"c{i},{'ba'[i % 2]}\n" for i in range(12))
+  )
+  np_rng = np.random.default_rng(3)
+  for name in "mn":
+    artifacts.write_npz(
+      tmp_path / f"{name}.npz",
+      features=np_rng.normal(size=(7, 5)),
+      files=np.array(names),
+    )
+  args = evaluate.parse(
+    [
+      f"--model=m={tmp_path}/m.npz",
+      f"--model=n={tmp_path}/n.npz",
+      f"--embedding={world}/good.npy",
+      f"--photographs={index}",
+      f"--categories={kinds}",
+      "--column=kind",
+      f"--images=photographs={tmp_path}/shown",
+      f"--out={tmp_path}/out",
+      "--suite=alignment",
+    ]
+  )
+  data = {people.name: people for people in evaluate.read_data(args)}
+  assert data["photographs"].categories == tuple("bababab")
+  assert data["things_dense"].categories == tuple("ba" * 6)
+  evaluate.run(args, log=lambda text: None)
+  page = (tmp_path / "out" / "report.html").read_text()
+  # Of seven items, two triplets share none.
+  assert page.count('src="data:image/png') == 2 * 3
+  assert "1 of 1 people" in page and "of 35 drawn ones" in page
+  # Of the map: a picture per item.
+  images = {"photographs": collections.FolderImages(tmp_path / "shown", size=5)}
+  of_models = {"m": models.open_model("m", tmp_path / "m.npz")}
+  maps = evaluation_report._maps(of_models, data.values(), images)
+  assert maps["m"].count("<image") == 7
+  assert "Items stand in their own order" not in page
+
+
+def test_examples_are_of_the_base_transformed_and_share_no_item(world):
+  x = artifacts.read_npy(world / "good.npy")
+  base = models.from_features("base", x)
+  turn = np.diag([9.0, 1, 1, 1, 1])
+  of_models = {
+    "base": base,
+    "other": models.from_features("other", x[::-1]),
+    "map": models.transformed(
+      "map", base, transform_lib.AffineTransform(turn, np.zeros(5), 0.0, 1.0)
+    ),
+  }
+  # The collection has the items in another order.
+  pixels = np.arange(12, dtype=np.uint8)[::-1, None, None, None]
+  names = [f"{i}.png" for i in range(12)]
+  images = {
+    "p": collections.ArrayImages(
+      np.tile(pixels, (1, 4, 4, 3)), names=names[::-1]
+    ),
+  }
+  people = rsa_scores.dense("p", x, names)
+  found = evaluation_report._examples(of_models, [people], images, "base")
+  assert "of map differ most from those of base" in found["examples_note"]
+  shown = [example.images[:, 0, 0, 0].tolist() for example in found["examples"]]
+  items = sum(shown, [])
+  # Four triplets of twelve items at most, and each picture is its item's.
+  assert 3 <= len(shown) <= 4 and len(set(items)) == len(items)
+  triplets, counts, _ = evaluation_report._asked(people)
+  answers = dict(zip(map(tuple, triplets.tolist()), counts, strict=True))
+  probs = {
+    name: np.exp(
+      odd_one_out.log_probs(choice_scores.logits(y, triplets, "cosine"))
+    )
+    for name, y in (("base", x), ("map", (x @ turn).astype(np.float32)))
+  }
+  moved = np.abs(probs["map"] - probs["base"]).sum(axis=1)
+  assert shown[0] == triplets[moved.argmax()].tolist()
+  for example, three in zip(found["examples"], shown, strict=True):
+    assert list(example.odd_counts) == answers[tuple(three)].tolist()
+
+
+def test_groups_of_a_set(world, tmp_path, capsys):
+  (tmp_path / "kinds.csv").write_text(
+    "kind\n" + "".join(f"{'xy'[i % 2]}\n" for i in range(12))
+  )
+  flags = [
+    f"--model=good={world}/good.npy",
+    f"--data={world}/rdms",
+    f"--out={tmp_path}/out",
+    "--suite=alignment",
+  ]
+  table = f"{tmp_path}/kinds.csv"
+  args = evaluate.parse([*flags, f"--groups=mur92={table}:kind"])
+  assert evaluate.read_data(args)[0].categories == tuple("xy" * 6)
+  for groups, message in (
+    (f"king={table}:kind", "the set one of mur92"),
+    (f"mur92={table}", "SET=TABLE:COLUMN"),
+    (f"mur92={table}:sort", "no column sort"),
+  ):
+    assert evaluate.main([*flags, f"--groups={groups}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_matrices_are_sorted_by_category():
+  categories = ("b", "", "a", "b", "a")
+  matrix = np.arange(25.0).reshape(5, 5)
+  matrices, shown = evaluation_report._sorted_rdms({"m": matrix}, categories)
+  order = [2, 4, 0, 3, 1]
+  np.testing.assert_array_equal(matrices["m"], matrix[order][:, order])
+  assert shown == ["a", "a", "b", "b", "other"]
+  many = [f"c{i:02d}" for i in range(20)] * 2 + ["last"] * 5
+  few = evaluation_report._few(many)
+  assert few == ["other"] * 40 + ["last"] * 5
+
+
+def test_categories_from_a_taxonomy():
+  names = ("a.jpg", "b.jpg", "c.jpg")
+  people = rsa_scores.RdmSet("p", np.ones((3, 3)), items=names)
+  levels = {"basic": ["1", "2", "3"], "superordinate": ["x", "y", "z"]}
+  named = human_data.Taxonomy(levels, ("c", "a", "b"))
+  assert evaluation_report._categories(people, [named]) == ("y", "z", "x")
+  plain = human_data.Taxonomy(levels)
+  assert evaluation_report._categories(people, [plain]) == ("x", "y", "z")
+  own = dataclasses.replace(people, categories=("u", "v", "w"))
+  assert evaluation_report._categories(own, [named]) == ("u", "v", "w")
+  other = human_data.Taxonomy(levels, ("c", "a", "d"))
+  assert evaluation_report._categories(people, [other]) == ()
+
+
+def test_triplets_of_pairs_are_answered_by_each_person():
+  near = np.array([[0, 1, 5, 9], [1, 0, 6, 7], [5, 6, 0, 2], [9, 7, 2, 0.0]])
+  # The second person finds 0 and 2 most alike; the third has no opinion.
+  other = near.copy()
+  other[0, 2] = other[2, 0] = 0.5
+  people = rsa_scores.RdmSet(
+    "p", near, np.stack([near, other, np.ones((4, 4)) - np.eye(4)])
+  )
+  triplets, counts, _ = evaluation_report._asked(people)
+  found = dict(zip(map(tuple, triplets.tolist()), counts.tolist(), strict=True))
+  assert found[0, 1, 2] == [0, 1, 1]
+  assert found[1, 2, 3] == [2, 0, 0]
+  assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--synsets=a"], "belong together"),
+    (["--synsets=a", "--wordnet=b"], "needs --taxonomy"),
+    (["--depths=3,5"], "first one larger"),
+    (["--depths=x,5"], "--depths: it is 'x'"),
+    (["--severities=1,6"], "are 1 to 5"),
+  ],
+)
+def test_flags_that_do_not_fit(capsys, flags, message):
+  with pytest.raises(SystemExit) as error:
+    evaluate.parse(["--model=m=x.npy", "--out=o", *flags])
+  assert error.value.code == 2
+  assert message in capsys.readouterr().err

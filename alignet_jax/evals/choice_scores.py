@@ -9,6 +9,9 @@ the others; so the accuracy on them stands beside it in a row of its own.
 Probabilities are those at temperature 1, and where the variant says "fitted",
 at the temperature that is best on the very triplets that are scored: the
 uncertainty that a model could have, not one that was predicted.
+`Deviation:` human_alignment fits a temperature from a short list, by the
+Jensen-Shannon distance to VICE's probabilities (paper.md, section F); here it
+is by KL from people's answers.
 
 Usage:
   people = choice_scores.Choices("things", triplets, repeats=(trips, counts))

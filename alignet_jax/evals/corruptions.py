@@ -1,8 +1,9 @@
 """Pictures made worse in five ways and five degrees.
 
-Own simple versions of five of the usual corruptions (Hendrycks and Dietterich,
-2019): numbers taken with them compare models with each other, not with those of
-ImageNet-C, whose parameters and resizing differ.
+`Deviation:` own simple versions of five of the usual corruptions (Hendrycks and
+Dietterich, 2019), on a probe's accuracy: numbers taken with them compare models
+with each other, not with those of ImageNet-C, whose parameters and resizing
+differ. The paper has none.
 
 Usage:
   worse = corruptions.apply(image, "gaussian_noise", severity=3, seed=0)

@@ -5,6 +5,7 @@ Usage:
   report.write_report(out / "report.html", content)
 """
 
+import collections
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from alignet_jax import odd_one_out
 from alignet_jax.evals import (
   calibration,
   choice_scores,
+  human_data,
   item_map,
   models,
   plots,
@@ -30,12 +32,20 @@ _MAX_RDM_ITEMS = 500
 # Models whose single figures are shown; the tables have all.
 _MAX_FIGURES = 6
 
-# Triplets shown as pictures.
+# Triplets shown as pictures, and how many are drawn to find them where people
+# judged pairs.
 _NUM_EXAMPLES = 6
+_NUM_DRAWN = 5000
+
+# Share of the items that a category needs for a name of its own beside a
+# matrix: a line of text takes as much of its height. Others share one name.
+_MIN_SHARE = 0.06
+_OTHER = "other"
 
 _GUIDE = (
-  "Numbers in brackets are 95% intervals; what they are over stands in the "
-  "column note of the files scores.csv and scores.json. A dash is what was not "
+  "Numbers in brackets are 95% intervals, but of few_shot the lowest and "
+  "highest draw of the shots; what they are over stands in the column note of "
+  "the files scores.csv and scores.json. A dash is what was not "
   "measured; what was skipped, and why, is the last table."
 )
 _SHORT = {
@@ -81,7 +91,7 @@ def make(
     hierarchy=_bars(
       rows, names, "relative_distance", "distance / mean distance", "mean"
     ),
-    rdms=_rdms(rows, of_models, data),
+    rdms=_rdms(rows, of_models, data, images or {}),
     maps=_maps(of_models, data, images or {}),
     **_examples(of_models, data, images or {}, base),
     **_uncertainty(of_models, data),
@@ -202,13 +212,62 @@ def _bars(rows, names, measure, ylabel, line="chance"):
   )
 
 
-def _rdms(rows, of_models, data):
+def _pair_sets(data, images):
+  """Data sets of pairs, those with pictures at hand first."""
+  sets = [people for people in data if isinstance(people, rsa_scores.RdmSet)]
+  return sorted(sets, key=lambda people: people.name not in images)
+
+
+def _categories(people, data):
+  """Category of each item, or (): its own, or a taxonomy's superordinate."""
+  found = people.categories
+  for other in data:
+    if found or not isinstance(other, human_data.Taxonomy):
+      continue
+    names = other.levels["superordinate"]
+    if people.items and other.items:
+      known = dict(zip(map(_base_name, other.items), names, strict=True))
+      wanted = [_base_name(item) for item in people.items]
+      if all(item in known for item in wanted):
+        found = tuple(known[item] for item in wanted)
+    elif len(names) == people.num_items:
+      found = tuple(names)
+  return found
+
+
+def _few(categories):
+  """The largest categories by name; the others, and none, are one."""
+  least = _MIN_SHARE * len(categories)
+  times = collections.Counter(name for name in categories if name)
+  kept = {name for name, num in times.items() if num >= least}
+  return [name if name in kept else _OTHER for name in categories]
+
+
+def _sorted_rdms(matrices, categories):
+  """Matrices and categories with the items category by category.
+
+  In the order of the names, so that two pages compare; what has none is last.
+  """
+  few = _few(categories)
+  order = sorted(
+    range(len(few)),
+    key=lambda item: (few[item] == _OTHER, few[item], categories[item]),
+  )
+  places = np.ix_(order, order)
+  return (
+    {name: np.asarray(matrix)[places] for name, matrix in matrices.items()},
+    [few[item] for item in order],
+  )
+
+
+def _base_name(item):
+  return levels_file.base_name(str(item))
+
+
+def _rdms(rows, of_models, data, images):
   """Matrices of the first data set of pairs that is not too large."""
-  for people in data:
-    if (
-      not isinstance(people, rsa_scores.RdmSet)
-      or people.num_items > _MAX_RDM_ITEMS
-    ):
+  for people in _pair_sets(data, images):
+    if people.num_items > _MAX_RDM_ITEMS:
       continue
     matrices, spearman = {"people": people.rdm}, {}
     for name, model in list(of_models.items())[:_MAX_FIGURES]:
@@ -225,8 +284,17 @@ def _rdms(rows, of_models, data):
           spearman[name] = _estimate(row)
     if len(matrices) < 2:
       continue
-    categories = people.categories or ("",) * people.num_items
-    sorted_as = "" if people.categories else " Items stand in their own order."
+    categories = _categories(people, data)
+    sorted_as = "" if categories else " Items stand in their own order."
+    if categories:
+      matrices, categories = _sorted_rdms(matrices, categories)
+      if _OTHER in categories:
+        sorted_as = (
+          f" {_OTHER}: no category, then those with less than "
+          f"{_MIN_SHARE:.0%} of the items, sorted too."
+        )
+    else:
+      categories = ("",) * people.num_items
     return plots.Rdms(
       matrices,
       categories,
@@ -238,9 +306,7 @@ def _rdms(rows, of_models, data):
 
 def _maps(of_models, data, images):
   """Maps of the first data set of pairs, with pictures if there are some."""
-  for people in data:
-    if not isinstance(people, rsa_scores.RdmSet):
-      continue
+  for people in _pair_sets(data, images):
     made = {}
     pictures = _pictures(people, images)
     for name, model in list(of_models.items())[:_MAX_FIGURES]:
@@ -252,7 +318,7 @@ def _maps(of_models, data, images):
         continue
       if len(x) > 2 and np.isfinite(x).all():
         made[name] = item_map.draw(
-          name, *item_map.project(x), people.categories, pictures
+          name, *item_map.project(x), _categories(people, data), pictures
         )
     if made:
       return made
@@ -262,16 +328,23 @@ def _maps(of_models, data, images):
 def _pictures(people, images):
   """u8[n h w 3] of a data set's items, or None if they are not at hand."""
   shown = images.get(people.name)
-  if shown is None or not people.items:
+  if shown is None:
     return None
-  place = {
-    levels_file.base_name(str(name)): row
-    for row, name in enumerate(shown.names)
-  }
-  wanted = [levels_file.base_name(str(name)) for name in people.items]
+  places = _places(people, shown)
+  return None if places is None else shown.load(places)
+
+
+def _places(people, shown):
+  """int[n], where each item's picture is in a collection; None if not all."""
+  if not people.items:
+    if len(shown) != people.num_items:
+      return None
+    return np.arange(people.num_items)
+  place = {_base_name(name): row for row, name in enumerate(shown.names)}
+  wanted = [_base_name(item) for item in people.items]
   if any(name not in place for name in wanted):
     return None
-  return shown.load(np.array([place[name] for name in wanted]))
+  return np.array([place[name] for name in wanted])
 
 
 def _examples(of_models, data, images, base):
@@ -279,11 +352,13 @@ def _examples(of_models, data, images, base):
   base = base or next(iter(of_models), None)
   others = [name for name in of_models if name != base]
   for people in data:
-    if not isinstance(people, choice_scores.Choices) or not others:
+    if not others or people.name not in images:
       continue
-    if people.repeats is None or people.name not in images:
+    asked = _asked(people)
+    places = _places(people, images[people.name])
+    if asked is None or places is None:
       continue
-    triplets, counts = people.repeats
+    triplets, counts, drawn = asked
     scores = {}
     for name in [base, *others][:_MAX_FIGURES]:
       try:
@@ -301,30 +376,27 @@ def _examples(of_models, data, images, base):
     probs = {
       name: np.exp(odd_one_out.log_probs(s)) for name, s in scores.items()
     }
-    last = next(name for name in scores if name != base)
+    changed = [name for name in scores if name != base]
+    # The base itself, transformed, before models that are others altogether.
+    last = next(
+      (
+        name for name in changed if of_models[name].find is of_models[base].find
+      ),
+      changed[0],
+    )
     moved = np.abs(probs[last] - probs[base]).sum(axis=1)
-    rows = np.argsort(-moved, kind="stable")[:_NUM_EXAMPLES]
+    rows = _without_repeats(
+      np.argsort(-moved, kind="stable"), triplets, _NUM_EXAMPLES
+    )
     shown = images[people.name]
     choices = {
       name: np.asarray(odd_one_out.choose(s)) for name, s in scores.items()
     }
-    place = None
-    if people.items:
-      place = {
-        levels_file.base_name(str(name)): row
-        for row, name in enumerate(shown.names)
-      }
-      names = [levels_file.base_name(str(name)) for name in people.items]
-      if any(name not in place for name in names):
-        continue
     made = []
     for row in rows:
-      items = triplets[row]
-      if place is not None:
-        items = np.array([place[names[item]] for item in items])
       made.append(
         report.TripletExample(
-          images=shown.load(items),
+          images=shown.load(places[triplets[row]]),
           odd_counts=counts[row].tolist(),
           choices={name: int(odd[row]) for name, odd in choices.items()},
         )
@@ -332,11 +404,67 @@ def _examples(of_models, data, images, base):
     return {
       "examples": tuple(made),
       "examples_note": (
-        f"The {len(made)} triplets on which the probabilities of {last} differ "
-        f"most from those of {base}. Who is right played no part."
+        f"{people.name}: the {len(made)} triplets{drawn} on which the "
+        f"probabilities of {last} differ most from those of {base}, by cosine. "
+        "Who is right played no part, and no item is shown twice."
       ),
     }
   return {}
+
+
+def _without_repeats(order, triplets, number):
+  """The first rows in an order that share no item with one before them."""
+  rows, met = [], set()
+  for row in order:
+    items = set(triplets[row].tolist())
+    if not items & met:
+      rows.append(row)
+      met |= items
+    if len(rows) == number:
+      break
+  return rows
+
+
+def _asked(people):
+  """(triplets, odd_counts, how they were drawn) of a data set, or None.
+
+  Of pairs, triplets are drawn, and everybody whose dissimilarities are known
+  calls that item odd whose other two are the least unlike.
+  """
+  if isinstance(people, choice_scores.Choices) and people.repeats is not None:
+    return *people.repeats, ""
+  if not isinstance(people, rsa_scores.RdmSet) or people.num_items < 3:
+    return None
+  np_rng = np.random.default_rng(0)
+  triplets = np.stack(
+    [
+      np_rng.choice(people.num_items, 3, replace=False)
+      for _ in range(_NUM_DRAWN)
+    ]
+  )
+  triplets = np.unique(np.sort(triplets, axis=1), axis=0)
+  a, b, c = triplets.T
+  matrices = (
+    people.per_person if people.per_person is not None else [people.rdm]
+  )
+  counts = np.zeros(triplets.shape, np.int64)
+  for rdm in matrices:
+    rdm = np.asarray(rdm)
+    scores = -np.stack([rdm[b, c], rdm[a, c], rdm[a, b]], axis=1)
+    odd = np.asarray(odd_one_out.choose(scores.astype(np.float32)))
+    made = odd != odd_one_out.TIE
+    counts[np.flatnonzero(made), odd[made]] += 1
+  kept = counts.sum(axis=1) > 0
+  whose = (
+    f"by the dissimilarities of {len(matrices)} people"
+    if people.per_person is not None
+    else "by people's similarities, which count as one person"
+  )
+  return (
+    triplets[kept],
+    counts[kept],
+    f" of {int(kept.sum()):,} drawn ones, answered {whose},",
+  )
 
 
 def _uncertainty(of_models, data):

@@ -13,6 +13,7 @@ Usage:
 """
 
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -163,6 +164,98 @@ def load_taxonomy(path, *, num_items=None):
   return found, items
 
 
+def load_wordnet(path, column, hypernyms, *, basic_depth, superordinate_depth):
+  """Reads WordNet ids of items from a table, and takes their ancestors.
+
+  Args:
+    path: csv or tsv with a header, a row per item, and perhaps the column
+      `item`.
+    column: Name of the column of ids such as "n02084071"; an empty field is an
+      item without one, which shares no level with any other.
+    hypernyms: "nltk" for the WordNet of that package, or a file of "parent
+      child" lines, see `load_parents`.
+    basic_depth: See `from_wordnet`.
+    superordinate_depth: See `from_wordnet`.
+
+  Returns:
+    (levels, items), as `load_taxonomy`.
+
+  Raises:
+    artifacts.InputError: A file is missing or damaged, an id is not known, or
+      nltk or its WordNet is not there.
+  """
+  rows = tables.read_rows(path)
+  _, header = next(rows)
+  columns = tables.find_columns(
+    path, header, {"item": ("item",), "wnid": (column,)}, optional=("item",)
+  )
+  wnids, items = [], []
+  for _, fields in rows:
+    wnids.append(fields[columns["wnid"]])
+    if columns["item"] is not None:
+      items.append(fields[columns["item"]])
+  if not any(wnids):
+    raise artifacts.InputError(f"{path}: the column {column!r} is empty.")
+  if hypernyms == "nltk":
+    parents = nltk_parents(wnids)
+  else:
+    parents = load_parents(hypernyms)
+  levels = from_wordnet(
+    wnids,
+    parents,
+    basic_depth=basic_depth,
+    superordinate_depth=superordinate_depth,
+  )
+  return levels, tuple(items)
+
+
+def nltk_parents(wnids):
+  """The parents of WordNet ids and of all their ancestors, by nltk.
+
+  Args:
+    wnids: Such as "n02084071"; "" is skipped.
+
+  Returns:
+    Dict from child to parent (of several, the first), as `load_parents`.
+
+  Raises:
+    artifacts.InputError: nltk or its data is not there, or an id is not known.
+  """
+  try:
+    from nltk.corpus import wordnet
+
+    wordnet.ensure_loaded()
+  except (ImportError, LookupError) as error:
+    raise artifacts.InputError(
+      "nltk's WordNet cannot be used: pip install nltk, then python -m "
+      "nltk.downloader wordnet; or give a file of lines PARENT CHILD, such as "
+      f"ImageNet's wordnet.is_a.txt ({str(error).strip().splitlines()[0]})."
+    ) from error
+  parents = {}
+  for wnid in filter(None, wnids):
+    if not re.fullmatch(r"[nvars]\d{8}", wnid):
+      raise artifacts.InputError(
+        f"{wnid!r} is no WordNet id; expected such as 'n02084071'."
+      )
+    try:
+      synset = wordnet.synset_from_pos_and_offset(wnid[0], int(wnid[1:]))
+    except Exception as error:  # nltk has its own, which is no built-in one.
+      raise artifacts.InputError(
+        f"nltk's WordNet {wordnet.get_version()} has no {wnid!r}."
+      ) from error
+    while _wnid(synset) not in parents:
+      above = synset.hypernyms() or synset.instance_hypernyms()
+      if not above:
+        break
+      parents[_wnid(synset)] = _wnid(above[0])
+      synset = above[0]
+  return parents
+
+
+def _wnid(synset):
+  return f"{synset.pos()}{synset.offset():08d}"
+
+
 def from_wordnet(wnids, parents, *, basic_depth, superordinate_depth):
   """Levels of WordNet ids, by their ancestors at two depths.
 
@@ -170,7 +263,8 @@ def from_wordnet(wnids, parents, *, basic_depth, superordinate_depth):
   a small one is general; an item above a depth is its own group there.
 
   Args:
-    wnids: WordNet ids of n items, such as "n02084071".
+    wnids: WordNet ids of n items, such as "n02084071"; "" for an item without
+      one, which shares no level with any other.
     parents: Dict from a child's id to its parent's (of several, the first), as
       `load_parents` reads it.
     basic_depth: Steps below the root, more than the next.
@@ -188,8 +282,9 @@ def from_wordnet(wnids, parents, *, basic_depth, superordinate_depth):
       "superordinate one smaller, and none negative."
     )
   found = {name: [] for name in LEVELS}
+  above = set(parents.values())
   for wnid in wnids:
-    way = _way_from_root(wnid, parents)
+    way = _way_from_root(wnid, parents, above) if wnid else [""]
     found["subordinate"].append(wnid)
     found["basic"].append(way[min(basic_depth, len(way) - 1)])
     found["superordinate"].append(way[min(superordinate_depth, len(way) - 1)])
@@ -225,8 +320,8 @@ def load_parents(path):
   return parents
 
 
-def _way_from_root(wnid, parents):
-  if wnid not in parents and wnid not in set(parents.values()):
+def _way_from_root(wnid, parents, above):
+  if wnid not in parents and wnid not in above:
     raise artifacts.InputError(
       f"{wnid!r} is not among the ids of the hierarchy; expected such as "
       f"{next(iter(parents), 'n02084071')!r}."

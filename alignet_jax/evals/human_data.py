@@ -15,7 +15,13 @@ import numpy as np
 
 from alignet_jax import artifacts
 from alignet_jax.evals import choice_scores, level_scores, rsa_scores
-from alignet_jax.judgments import prepared, similarity, tables, things
+from alignet_jax.judgments import (
+  levels_file,
+  prepared,
+  similarity,
+  tables,
+  things,
+)
 from alignet_jax.teacher import concepts
 
 _RDM_SETS = ("rdm48", "mur92", "king", "cichy", "peterson")
@@ -151,7 +157,63 @@ def read_rdm(path, name, *, kind="dissimilarity"):
   return rsa_scores.RdmSet(name, data.rdm, data.per_person, data.names)
 
 
-def read_dense(embedding, name, index=None, column="things_index"):
+def read_groups(path, column, people):
+  """The category of each item of a data set, from a table with a header.
+
+  Args:
+    path: csv or tsv. With a column `file`, `item` or `image`, rows are matched
+      by these names with the items of the data set, if it has names; else the
+      table has a row per item, in their order.
+    column: Of the categories; of several in a field, the first counts.
+    people: `rsa_scores.RdmSet`.
+
+  Returns:
+    Tuple of n str, "" for an item without category.
+
+  Raises:
+    artifacts.InputError: No such column, another number of rows, or an item
+      that the table lacks.
+  """
+  rows = tables.read_rows(path)
+  _, header = next(rows)
+  columns = tables.find_columns(
+    path,
+    header,
+    {"item": ("file", "item", "image"), "category": (column,)},
+    optional=("item",),
+  )
+  names, found = [], []
+  for _, fields in rows:
+    found.append(fields[columns["category"]].partition(",")[0].strip())
+    if columns["item"] is not None:
+      names.append(levels_file.base_name(fields[columns["item"]]))
+  if names and people.items:
+    known = dict(zip(names, found, strict=True))
+    wanted = [levels_file.base_name(str(name)) for name in people.items]
+    absent = [name for name in wanted if name not in known]
+    if absent:
+      raise artifacts.InputError(
+        f"{path} lacks {len(absent)} of the {len(wanted)} items of "
+        f"{people.name}, the first is {absent[0]}."
+      )
+    return tuple(known[name] for name in wanted)
+  if len(found) != people.num_items:
+    raise artifacts.InputError(
+      f"{path} has {len(found)} rows; {people.name} has {people.num_items} "
+      "items."
+    )
+  return tuple(found)
+
+
+def read_dense(
+  embedding,
+  name,
+  index=None,
+  column="things_index",
+  *,
+  categories=None,
+  category_column=None,
+):
   """The similarities of VICE or SPoSE, of all objects or of photographs.
 
   Args:
@@ -160,13 +222,19 @@ def read_dense(embedding, name, index=None, column="things_index"):
     index: Table of images with a column `file` and one that says which row of
       the embedding shows the same concept (empty: none); or None.
     column: Name of that column.
+    categories: Table with a row per row of the embedding, or None.
+    category_column: Of that table; of several categories the first counts.
 
   Returns:
     `rsa_scores.RdmSet`.
   """
   x = things.load_embedding(embedding)
+  people = rsa_scores.dense(name, x)
+  if categories is not None:
+    found = read_groups(categories, category_column, people)
+    people = dataclasses.replace(people, categories=found)
   if index is None:
-    return rsa_scores.dense(name, x)
+    return people
   rows = tables.read_rows(index)
   _, header = next(rows)
   columns = tables.find_columns(
@@ -185,7 +253,11 @@ def read_dense(embedding, name, index=None, column="things_index"):
         )
       files.append(fields[columns["file"]])
       concept.append(int(number))
-  return rsa_scores.dense(name, x[concept], files)
+  shown = rsa_scores.dense(name, x[concept], files)
+  if categories is not None:
+    kept = tuple(people.categories[row] for row in concept)
+    shown = dataclasses.replace(shown, categories=kept)
+  return shown
 
 
 def _stimuli(folder):

@@ -21,6 +21,10 @@ MAX_STEPS = 300
 def fit(features, class_ids, num_classes, *, l2=L2, max_steps=MAX_STEPS):
   """Fits the classifier.
 
+  `Deviation:` gLocal's code chooses the penalty of its logistic regression by
+  cross-validation, for every model and data set (paper.md, section G; of
+  AligNet's probes no setting is known). Here it is one fixed number.
+
   Args:
     features: f32[n d].
     class_ids: int[n] in 0..num_classes-1.

@@ -2,10 +2,10 @@
 
 A model has a row of features per item of each data set. A path is
 
-  a folder of `python -m alignet_jax.features` (features.npy, index.csv), a .npy
-    file (perhaps with index.csv beside it), a .npz file with `features` and
-    perhaps `files`, or a text table: the same rows for every data set that they
-    fit;
+  a folder of `python -m alignet_jax.features` or of any other program
+    (features.npy, perhaps index.csv with a column file), a .npy file (perhaps
+    with index.csv beside it), a .npz file with `features` and perhaps `files`,
+    or a text table: the same rows for every data set that they fit;
   a folder with one of these per image set: PATH/things, PATH/mur92.npy,
     PATH/pets/train and so on.
 
@@ -19,6 +19,7 @@ Usage:
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -27,6 +28,9 @@ from alignet_jax import artifacts
 from alignet_jax.judgments import levels_file, tables
 from alignet_jax.teacher import transform as transform_lib
 from alignet_jax.triplets import feature_rows
+
+# How records of TensorFlow Datasets are named: "train/17".
+_RECORD = re.compile(r"[^/.]+/\d+")
 
 _ENDINGS = (".npy", ".npz", ".csv", ".tsv", ".txt")
 
@@ -90,7 +94,7 @@ def open_model(name, path):
       f"--model={name}: there is nothing at {path}; expected a folder or file "
       "of features (python -m alignet_jax.features writes them)."
     )
-  if path.is_file() or (path / "manifest.json").is_file():
+  if path.is_file() or _holds_features(path):
     rows = read_rows(path)
     return Model(name, lambda image_set: rows)
   held = {}
@@ -223,12 +227,15 @@ def rows_of(model, image_set, *, items=(), num_items=None):
   return _finish(model, rows.features)
 
 
-def labelled(model, image_set):
+def labelled(model, image_set, images=None):
   """Features and classes of images that lie in a folder per class.
 
   Args:
     model: `Model`, with names "class/file".
     image_set: Such as "pets/train".
+    images: Dict from image set to a collection, or None. One that can read its
+      classes (`images.tfds.TfdsImages.read_classes`) is asked for them instead
+      of the names.
 
   Returns:
     (f32[n d], str[n] names of the classes, tuple of names of the files).
@@ -241,9 +248,35 @@ def labelled(model, image_set):
     raise Missing(
       f"the features of {image_set} have no index.csv that names the images."
     )
+  read_classes = getattr((images or {}).get(image_set), "read_classes", None)
+  if read_classes:
+    known = dict(
+      zip(map(str, images[image_set].names), read_classes(), strict=True)
+    )
+    absent = [name for name in rows.names if str(name) not in known]
+    if absent:
+      raise Missing(
+        f"{len(absent)} of {len(rows.names)} images are not among the "
+        f"{len(known)} of --images={image_set}, the first is {absent[0]}."
+      )
+    classes = [known[str(name)] for name in rows.names]
+    return (
+      _finish(model, rows.features),
+      np.array(classes, np.str_),
+      tuple(rows.names),
+    )
   folders = [
     pathlib.PurePosixPath(str(name)).parent.name for name in rows.names
   ]
+  # A split is a folder by its look only: all images would be of one class.
+  if len(set(folders)) == 1 and all(
+    _RECORD.fullmatch(str(name)) for name in rows.names
+  ):
+    raise Missing(
+      f"the images of {image_set} are named as TensorFlow Datasets' records "
+      f"are ({rows.names[0]}), without their class; give --images="
+      f"{image_set}=tfds:NAME/SPLIT."
+    )
   if not all(folders):
     raise Missing(
       f"images of {image_set} do not lie in a folder per class; the first that "
@@ -267,7 +300,9 @@ def read_rows(path):
   elif path.suffix in (".csv", ".tsv", ".txt"):
     rows = Rows(tables.read_table(path))
   else:
-    read = feature_rows.load(path)
+    # Of other programs there is no manifest to be checked.
+    plain = path.is_dir() and not (path / "manifest.json").is_file()
+    read = feature_rows.load(path / "features.npy" if plain else path)
     names = None if read.names is None else tuple(read.names.tolist())
     rows = Rows(read.features, names)
   shape = rows.features.shape
@@ -281,6 +316,14 @@ def read_rows(path):
       f"{path} has {shape[0]} rows and {len(rows.names)} names."
     )
   return rows
+
+
+def _holds_features(folder):
+  """Whether it is a folder of features itself, ours or of other programs."""
+  return any((folder / name).is_file() for name in _OF_FEATURES)
+
+
+_OF_FEATURES = ("manifest.json", "features.npy")
 
 
 def _below(folder, image_set):

@@ -22,6 +22,10 @@ _BLOCK = 1024
 def classify(train, train_ids, test, *, num_classes, k=20):
   """The class that most of the k nearest training images have.
 
+  The paper has no such score: plain votes and not those weighted by
+  exp(cosine / .07) of the self-supervised literature, for which the scale of
+  cosines would matter.
+
   Of classes with as many, the one whose images are nearer in sum.
 
   Args:

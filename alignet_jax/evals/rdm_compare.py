@@ -70,6 +70,11 @@ def correlate(a, b, method):
 def compare(rdm_a, rdm_b, method="spearman", *, level=0.95):
   """Correlates two matrices, with an interval over items.
 
+  `Deviation:` rsatoolbox and the papers that use it draw items anew; there a
+  pair of an item with itself is left out, which makes intervals too wide. This
+  one is by the influence of each pair (see the module), with Student's t.
+  `rsa_scores.rsatoolbox_rows` has the other beside it.
+
   Args:
     rdm_a: f64[n n], only entries above the diagonal are read.
     rdm_b: f64[n n], the same items in the same order.

@@ -695,7 +695,8 @@ article .note { margin: .4rem 0 0; }
 .three { display: grid; grid-template-columns: repeat(3, 1fr);
   grid-template-rows: repeat(5, auto); column-gap: .75rem; }
 .item { min-width: 0; font-size: .875rem; display: grid; grid-row: span 5;
-  grid-template-rows: subgrid; row-gap: 0; }
+  grid-template-rows: subgrid; row-gap: 0;
+  grid-template-columns: minmax(0, 1fr); }
 .item img { display: block; width: 100%; height: auto; border-radius: .2rem; }
 .name { margin-top: .25rem; line-height: 1.35; overflow-wrap: anywhere; }
 .votes { height: .4rem; margin: .4rem 0 .15rem; background: #e6e6e6; }
@@ -703,7 +704,7 @@ article .note { margin: .4rem 0 0; }
 .count { color: #444; }
 .item ul { list-style: none; margin: .35rem 0 0; padding: 0; }
 .item li { border-left: .25rem solid; padding-left: .4rem; margin-top: .2rem;
-  font-weight: 600; }
+  font-weight: 600; overflow-wrap: anywhere; }
 .strip { display: flex; flex-wrap: wrap; gap: .4rem; margin-top: .5rem; }
 .strip img { display: block; width: 4.5rem; height: auto;
   border-radius: .2rem; }

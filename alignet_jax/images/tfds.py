@@ -21,7 +21,7 @@ class TfdsImages(collections.EncodedImages):
     names: "<split>/<index>", one str per image. The names of the files, where a
       data set has them, are inside the records, all of which would have to be
       read first.
-    labels: None; they are inside the records too.
+    labels: None; they are inside the records too. `read_classes` reads them.
     fingerprint: Name, version and number of records, as str.
     size: Height and width in pixels after preprocessing.
   """
@@ -58,6 +58,8 @@ class TfdsImages(collections.EncodedImages):
           f"it is not prepared in {builder.data_path}; do so by `tfds build"
           f" {name} --file_format=array_record`"
         )
+      features = builder.info.features
+      self._label = features["label"] if "label" in features else None
       self._source = builder.as_data_source(
         split,
         decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
@@ -66,6 +68,7 @@ class TfdsImages(collections.EncodedImages):
     except Exception as error:
       raise artifacts.InputError(f"{where} cannot be read: {error}") from error
     self.fingerprint = f"{builder.info.full_name} {len(self._source)}"
+    self._classes = None
     super().__init__(
       [f"{split}/{i}" for i in range(len(self._source))],
       preprocessing=preprocessing,
@@ -79,6 +82,28 @@ class TfdsImages(collections.EncodedImages):
         f"{self.names[index]} holds pixels and no encoded image."
       )
     return bytes(data)
+
+  def read_classes(self):
+    """Reads the class of every image, which takes a pass over the records.
+
+    Returns:
+      Tuple of n str: names of classes, such as "n01440764", where the data set
+      has them, else their numbers.
+
+    Raises:
+      artifacts.InputError: It has no feature `label` of one class per image.
+    """
+    if not hasattr(self._label, "int2str"):
+      raise artifacts.InputError(
+        f"tfds:{self.fingerprint.split(' ')[0]} has no feature label of one "
+        "class per image."
+      )
+    if self._classes is None:
+      self._classes = tuple(
+        self._label.int2str(int(self._source[i]["label"]))
+        for i in range(len(self))
+      )
+    return self._classes
 
   def num_bytes(self, start, stop):
     """Not known without reading the records."""

@@ -72,11 +72,13 @@ def test_reaction_times(np_rng):
   assert found.value == pytest.approx(expected, abs=1e-6)
   assert found.low < found.value < found.high and found.num == 40
   # The same three items in another order are one triplet: the median counts.
-  # An unknown time is left out.
+  # An unknown time is left out. Spreads differ, so that neither of the two
+  # times alone has the ranks of the median.
+  spread = np_rng.gamma(2.0, size=40)
   twice = calibration.reaction_time_correlation(
     np.concatenate([logprobs, logprobs[:, [1, 2, 0]], logprobs]),
     np.concatenate([triplets, triplets[:, [1, 2, 0]], triplets]),
-    np.concatenate([rt - 0.1, rt + 0.1, np.full(40, np.nan)]),
+    np.concatenate([rt - spread, rt + spread, np.full(40, np.nan)]),
   )
   assert twice.value == pytest.approx(expected, abs=1e-6)
   assert twice.num == 40
@@ -89,3 +91,10 @@ def test_reaction_times(np_rng):
 def test_bad_input():
   with pytest.raises(ValueError, match="0 bins"):
     calibration.reliability(np.zeros((1, 3)), np.ones((1, 3)), num_bins=0)
+
+
+def test_a_bin_begins_at_its_edge():
+  # Of four bins from 1/3 to 1 the second begins at 1/2, exact in floats.
+  logprobs = np.log([[0.5, 0.25, 0.25]])
+  bins = calibration.reliability(logprobs, np.array([[3, 1, 0]]), num_bins=4)
+  assert bins.count.tolist() == [0, 4, 0, 0]

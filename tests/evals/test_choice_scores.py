@@ -102,6 +102,38 @@ def test_rows_that_are_not_finite_are_left_out(judged):
   assert all(row.is_skipped for row in rows)
 
 
+def test_repeats_of_unknown_items_are_left_out(judged):
+  x, people = judged
+  holed = x.copy()
+  holed[3] = np.nan
+  triplets, counts = people.repeats
+  kept = (triplets != 3).all(axis=1)
+  assert 0 < kept.sum() < len(kept)
+  part, whole = (
+    choice_scores.Choices("mine", people.triplets, repeats, num_items=11)
+    for repeats in ((triplets[kept], counts[kept]), people.repeats)
+  )
+  for expected, actual in zip(
+    choice_scores.rows(x, part, similarities=("dot",))[3:],
+    choice_scores.rows(holed, whole, similarities=("dot",))[3:],
+    strict=True,
+  ):
+    assert expected.measure == actual.measure
+    assert actual.value == pytest.approx(expected.value, rel=1e-6)
+    assert actual.num == expected.num
+
+
+def test_what_a_guess_has(judged):
+  x, people = judged
+  chance = {
+    row.measure: row.chance
+    for row in choice_scores.rows(x, people, similarities=("dot",))
+  }
+  assert chance["accuracy"] == chance["accuracy_repeats"] == 1 / 3
+  assert chance["nll"] == pytest.approx(np.log(3))
+  assert chance["entropy_r"] == 0
+
+
 def test_ties_are_wrong():
   same = np.ones((4, 3), np.float32)
   people = choice_scores.Choices("mine", np.array([[0, 1, 2], [1, 2, 3]]))

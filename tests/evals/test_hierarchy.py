@@ -1,3 +1,6 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -88,3 +91,100 @@ def test_wordnet_by_depth(tmp_path):
   path.write_text("root animal dog\n")
   with pytest.raises(artifacts.InputError, match="line 1"):
     hierarchy.load_parents(path)
+
+
+class Synset:
+  """As nltk's, of a tiny WordNet: offset, and offsets above it."""
+
+  known = {1: [], 2: [1], 3: [2, 9], 4: [3], 9: [1]}
+
+  def __init__(self, offset):
+    self.number = offset
+    self.known[offset]  # Another number has none.
+
+  def pos(self):
+    return "n"
+
+  def offset(self):
+    return self.number
+
+  def hypernyms(self):
+    return [] if self.number == 4 else [*map(Synset, self.known[self.number])]
+
+  def instance_hypernyms(self):
+    return [*map(Synset, self.known[self.number])]
+
+
+@pytest.fixture
+def nltk(monkeypatch):
+  """A module like nltk, so that the package is not needed."""
+  wordnet = types.SimpleNamespace(
+    ensure_loaded=lambda: None,
+    get_version=lambda: "3.0",
+    synset_from_pos_and_offset=lambda pos, offset: Synset(offset),
+  )
+  corpus = types.ModuleType("nltk.corpus")
+  corpus.wordnet = wordnet
+  monkeypatch.setitem(sys.modules, "nltk", types.ModuleType("nltk"))
+  monkeypatch.setitem(sys.modules, "nltk.corpus", corpus)
+  return wordnet
+
+
+def test_wordnet_of_a_table_by_nltk(tmp_path, nltk):
+  path = tmp_path / "concepts.tsv"
+  path.write_text(
+    "item\tWordNet ID\na\tn00000004\nb\tn00000003\nc\t\nd\tn00000009\n"
+  )
+
+  def load(path):
+    return hierarchy.load_wordnet(
+      path, "WordNet ID", "nltk", basic_depth=2, superordinate_depth=1
+    )
+
+  levels, items = load(path)
+  assert items == ("a", "b", "c", "d")
+  # Of two parents the first; an instance has parents, too; none is "".
+  assert levels["basic"] == ["n00000003", "n00000003", "", "n00000009"]
+  assert levels["superordinate"] == ["n00000002", "n00000002", "", "n00000009"]
+  for wnid, message in (("n00000005", "3.0 has no"), ("dog", "is no WordNet")):
+    path.write_text(f"WordNet ID\n{wnid}\n")
+    with pytest.raises(artifacts.InputError, match=message):
+      load(path)
+
+
+def test_without_nltk_it_says_how_to_install(tmp_path, monkeypatch, nltk):
+  def absent():
+    raise LookupError("\n Resource wordnet not found.\nmore")
+
+  nltk.ensure_loaded = absent
+  with pytest.raises(
+    artifacts.InputError, match="downloader wordnet.*wordnet n"
+  ):
+    hierarchy.nltk_parents(["n00000004"])
+  monkeypatch.setitem(sys.modules, "nltk.corpus", None)
+  with pytest.raises(artifacts.InputError, match="pip install nltk"):
+    hierarchy.nltk_parents(["n00000004"])
+
+
+def test_wordnet_of_a_table_by_a_file(tmp_path):
+  (tmp_path / "is_a.txt").write_text("root animal\nanimal dog\n")
+  (tmp_path / "ids.csv").write_text("id,name\ndog,x\n,y\n")
+  levels, items = hierarchy.load_wordnet(
+    tmp_path / "ids.csv",
+    "id",
+    tmp_path / "is_a.txt",
+    basic_depth=2,
+    superordinate_depth=1,
+  )
+  # A row with nothing but the other column is an item without an id.
+  assert levels["superordinate"] == ["animal", ""] and items == ()
+  assert hierarchy.pair_kinds(levels)[0, 1] == 3
+  (tmp_path / "ids.csv").write_text("id,name\n,y\n")
+  with pytest.raises(artifacts.InputError, match="'id' is empty"):
+    hierarchy.load_wordnet(
+      tmp_path / "ids.csv",
+      "id",
+      tmp_path / "is_a.txt",
+      basic_depth=2,
+      superordinate_depth=1,
+    )

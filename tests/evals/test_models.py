@@ -50,6 +50,15 @@ def test_a_folder_of_image_sets(tmp_path, np_rng):
     models.open_model("m", tmp_path / "absent")
 
 
+def test_a_folder_of_another_program(tmp_path, np_rng):
+  x = np_rng.normal(size=(3, 2)).astype(np.float32)
+  write(tmp_path / "timm" / "features.npy", x, ["a.jpg", "b.jpg", "c.jpg"])
+  for path, image_set in ((tmp_path / "timm", "any"), (tmp_path, "timm")):
+    model = models.open_model("m", path)
+    rows = models.rows_of(model, image_set, items=("c", "a"))
+    np.testing.assert_allclose(rows, x[[2, 0]], rtol=1e-6, atol=0)
+
+
 def test_labels_are_folders(np_rng):
   x = np_rng.normal(size=(3, 2))
   model = models.from_features("m", x, ["train/n1/a.jpg", "n2/b.jpg", "n1/c"])

@@ -174,3 +174,19 @@ def test_a_class_without_training_images_is_named():
   )
   rows, _ = usefulness.run({"m": model}, ["pets"])
   assert "class n00000003" in rows[0].note and rows[0].is_skipped
+
+
+def test_other_subclasses_are_those_of_the_target():
+  split = breeds.Split(
+    source={"s0": ("a",), "s1": ("b",)}, target={"s0": ("c",), "s1": ("d",)}
+  )
+  # Other subclasses look like the source of the other superclass.
+  side = {"a": -1.0, "b": 1.0, "c": 1.0, "d": -1.0}
+  classes = np.repeat(list(side), 3)
+  x = np.array([[side[name], 0.1] for name in classes], np.float32)
+  same, other = usefulness.superclass_shift(
+    "in", (x, classes), (x, classes), split, "living17"
+  )
+  assert (same.variant, same.value) == ("same subclasses", 1.0)
+  assert (other.variant, other.value) == ("other subclasses", 0.0)
+  assert same.num == other.num == 6
