@@ -11,6 +11,7 @@ from alignet_jax import artifacts, evaluate, odd_one_out
 from alignet_jax.evals import (
   choice_scores,
   evaluation_report,
+  given,
   hierarchy,
   human_data,
   models,
@@ -18,6 +19,7 @@ from alignet_jax.evals import (
   rsa_scores,
   score,
 )
+from alignet_jax.evals import flags as flags_lib
 from alignet_jax.images import collections
 from alignet_jax.judgments import convert, prepared
 from alignet_jax.teacher import transform as transform_lib
@@ -66,7 +68,7 @@ def world(tmp_path_factory):
 def done(world):
   """The command, run once."""
   lines = []
-  args = evaluate.parse(
+  args = flags_lib.parse(
     [
       f"--model=good={world}/good.npy",
       f"--model=poor={world}/poor.npy",
@@ -172,7 +174,7 @@ def test_aligned_and_photographs(world, tmp_path):
     features=np_rng.normal(size=(5, 5)),
     files=np.array(["e.jpg", "d.jpg", "c.jpg", "b.jpg", "a.jpg"]),
   )
-  args = evaluate.parse(
+  args = flags_lib.parse(
     [
       f"--model=m={tmp_path}/pictures.npz",
       f"--aligned=t=m:{tmp_path}/map.npz",
@@ -388,7 +390,7 @@ def test_photographs_are_in_the_page(world, tmp_path):
       features=np_rng.normal(size=(7, 5)),
       files=np.array(names),
     )
-  args = evaluate.parse(
+  args = flags_lib.parse(
     [
       f"--model=m={tmp_path}/m.npz",
       f"--model=n={tmp_path}/n.npz",
@@ -401,7 +403,7 @@ def test_photographs_are_in_the_page(world, tmp_path):
       "--suite=alignment",
     ]
   )
-  data = {people.name: people for people in evaluate.read_data(args)}
+  data = {people.name: people for people in given.read_data(args)}
   assert data["photographs"].categories == tuple("bababab")
   assert data["things_dense"].categories == tuple("ba" * 6)
   evaluate.run(args, log=lambda text: None)
@@ -468,8 +470,8 @@ def test_groups_of_a_set(world, tmp_path, capsys):
     "--suite=alignment",
   ]
   table = f"{tmp_path}/kinds.csv"
-  args = evaluate.parse([*flags, f"--groups=mur92={table}:kind"])
-  assert evaluate.read_data(args)[0].categories == tuple("xy" * 6)
+  args = flags_lib.parse([*flags, f"--groups=mur92={table}:kind"])
+  assert given.read_data(args)[0].categories == tuple("xy" * 6)
   for groups, message in (
     (f"king={table}:kind", "the set one of mur92"),
     (f"mur92={table}", "SET=TABLE:COLUMN"),
@@ -532,6 +534,6 @@ def test_triplets_of_pairs_are_answered_by_each_person():
 )
 def test_flags_that_do_not_fit(capsys, flags, message):
   with pytest.raises(SystemExit) as error:
-    evaluate.parse(["--model=m=x.npy", "--out=o", *flags])
+    flags_lib.parse(["--model=m=x.npy", "--out=o", *flags])
   assert error.value.code == 2
   assert message in capsys.readouterr().err

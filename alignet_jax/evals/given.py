@@ -1,0 +1,229 @@
+"""What the flags of `alignet_jax.evaluate` name: pictures, models, data.
+
+Usage:
+  args = flags.parse()
+  images = given.open_images(args)
+  of_models = given.open_models(args, out)
+  data = given.read_data(args)
+"""
+
+import dataclasses
+import pathlib
+
+from alignet_jax import artifacts
+from alignet_jax.evals import flags, hierarchy, human_data, models, rsa_scores
+from alignet_jax.teacher import transform as transform_lib
+
+
+def open_images(args):
+  """Image set -> path."""
+  from alignet_jax.images import opening, preprocess
+
+  return {
+    name: opening.open_collection(
+      path, preprocess.ALIGNET, data_dir=args.data_dir
+    )
+    for name, path in flags.pairs("--images", args.images)
+  }
+
+
+def open_models(args, out):
+  """Opens every model that the flags name.
+
+  Args:
+    args: Of `flags.parse`.
+    out: Folder of the results; features of backbones go into it.
+
+  Returns:
+    Dict from name to `models.Model`: those of --model in their order, then
+    those of --aligned.
+
+  Raises:
+    artifacts.InputError: One that cannot be opened; names it.
+  """
+  made = {}
+  for name, path in flags.pairs("--model", args.model):
+    kind, _, rest = path.partition(":")
+    if kind == "backbone":
+      made[name] = _backbone(args, out, name, rest)
+    elif kind == "student":
+      made[name] = _student(args, name, rest)
+    else:
+      made[name] = models.open_model(name, path)
+  for name, text in flags.pairs("--aligned", args.aligned):
+    of, separator, path = text.partition(":")
+    if not separator or of not in made or name in made:
+      raise artifacts.InputError(
+        f"--aligned={name}={text}: expected NAME=MODEL:FILE.npz, a new name "
+        f"and one of the models {', '.join(made)}."
+      )
+    transform = transform_lib.AffineTransform.load(path)
+    made[name] = models.transformed(name, made[of], transform)
+  return made
+
+
+def _backbone(args, out, name, text):
+  """A backbone of ours: features of all --images, by `alignet_jax.features`."""
+  from alignet_jax import features
+
+  model, separator, weights = text.partition(":")
+  if not separator or not args.images:
+    raise artifacts.InputError(
+      f"--model={name}=backbone:{text}: expected backbone:MODEL:WEIGHTS, and "
+      "--images for it."
+    )
+  folder = out / "features" / name
+  for image_set, path in flags.pairs("--images", args.images):
+    (folder / image_set).mkdir(parents=True, exist_ok=True)
+    code = features.main(
+      [
+        f"--model={model}",
+        f"--weights={weights}",
+        f"--images={path}",
+        f"--out={folder / image_set}",
+        f"--output={args.output}",
+        f"--batch_size={args.batch_size}",
+        *([f"--data_dir={args.data_dir}"] if args.data_dir else []),
+        *([f"--image_size={args.image_size}"] if args.image_size else []),
+      ]
+    )
+    if code:
+      raise artifacts.InputError(
+        f"--model={name}: no features of --images={image_set}; see above."
+      )
+  opened = models.open_model(name, folder)
+  if not args.classification:
+    return opened
+  return _with_embed(opened, model, weights, args.output, args.image_size)
+
+
+def _with_embed(opened, model, weights, output, image_size):
+  """The same model, able to embed pictures that are corrupted."""
+  from alignet_jax.backbones import features, load
+
+  backbone = load.load(model, weights, image_size=image_size)
+
+  def embed(image):
+    (x,) = features.forward(
+      backbone.params,
+      image,
+      model=backbone.model,
+      scaling=backbone.preprocessing,
+      outputs=(output,),
+    )
+    return x
+
+  return dataclasses.replace(
+    opened, embed=embed, preprocessing=backbone.preprocessing
+  )
+
+
+def _student(args, name, text):
+  """A student of a finished run, embedding the --images."""
+  from alignet_jax.images import opening, preprocess
+  from alignet_jax.student import stage
+
+  folder, _, variant = text.rpartition(":")
+  folder = pathlib.Path(folder)
+  if not (folder / "backbone.json").is_file():
+    raise artifacts.InputError(
+      f"--model={name}=student:{text}: expected student:FOLDER:VARIANT, the "
+      "folder of the stage student of a finished run, with backbone.json in it."
+    )
+  embedder = stage.Embedder(folder)
+  if not embedder.has(variant):
+    raise artifacts.InputError(
+      f"{folder} has no student {variant!r}; known are base, aligned, control."
+    )
+  paths = dict(flags.pairs("--images", args.images))
+
+  def find(image_set):
+    if image_set not in paths:
+      raise models.Missing(f"there are no --images of {image_set}.")
+    shown = opening.open_collection(
+      paths[image_set],
+      dataclasses.replace(preprocess.ALIGNET, size=embedder.size),
+      data_dir=args.data_dir,
+    )
+    x = embedder(variant, shown, batch_size=args.batch_size)
+    return models.Rows(x, tuple(shown.names))
+
+  held = {}
+
+  def once(image_set):
+    if image_set not in held:
+      held[image_set] = find(image_set)
+    return held[image_set]
+
+  return models.Model(name, once)
+
+
+def read_data(args):
+  """All human data that the flags name, in one list."""
+  data = []
+  for folder in (*args.data, *([args.levels] if args.levels else [])):
+    data += human_data.read_folder(folder)
+  if args.triplets:
+    data.append(
+      human_data.read_choices(
+        args.triplets,
+        args.repeats,
+        categories=args.categories,
+        column=args.column,
+      )
+    )
+  if args.embedding:
+    sorted_by = {
+      "categories": args.categories,
+      "category_column": args.column,
+    }
+    data.append(
+      human_data.read_dense(args.embedding, "things_dense", **sorted_by)
+    )
+    if args.photographs:
+      data.append(
+        human_data.read_dense(
+          args.embedding, "photographs", args.photographs, **sorted_by
+        )
+      )
+  for flag, kind in (("rdm", "dissimilarity"), ("sims", "similarity")):
+    for name, path in flags.pairs(f"--{flag}", getattr(args, flag)):
+      data.append(human_data.read_rdm(path, name, kind=kind))
+  if args.taxonomy:
+    data.append(human_data.Taxonomy(*_taxonomy(args)))
+  return _with_groups(args, data)
+
+
+def _taxonomy(args):
+  """(levels, items) of --taxonomy."""
+  if not args.synsets:
+    return hierarchy.load_taxonomy(args.taxonomy)
+  return hierarchy.load_wordnet(
+    args.taxonomy,
+    args.synsets,
+    args.wordnet,
+    basic_depth=args.depths[0],
+    superordinate_depth=args.depths[1],
+  )
+
+
+def _with_groups(args, data):
+  """The data sets, those of --groups with categories."""
+  groups = dict(flags.pairs("--groups", args.groups))
+  sets = [p.name for p in data if isinstance(p, rsa_scores.RdmSet)]
+  for name, text in groups.items():
+    path, separator, column = text.rpartition(":")
+    if not separator or not path or not column or name not in sets:
+      raise artifacts.InputError(
+        f"--groups={name}={text}: expected SET=TABLE:COLUMN, the set one of "
+        f"{', '.join(sets) or 'those of --data, --rdm and --embedding'}."
+      )
+    groups[name] = path, column
+  return [
+    dataclasses.replace(
+      people, categories=human_data.read_groups(*groups[people.name], people)
+    )
+    if people.name in groups and people.name in sets
+    else people
+    for people in data
+  ]
