@@ -3,6 +3,7 @@ import dataclasses
 import json
 import re
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -537,3 +538,47 @@ def test_flags_that_do_not_fit(capsys, flags, message):
     flags_lib.parse(["--model=m=x.npy", "--out=o", *flags])
   assert error.value.code == 2
   assert message in capsys.readouterr().err
+
+
+def test_a_student_of_a_finished_run_embeds_pictures(tmp_path, np_rng):
+  """As a backbone, with the pixels that its file asks for."""
+  from alignet_jax.backbones import features, load, vit
+  from alignet_jax.backbones import stage as backbone_stage
+
+  sizes = {
+    "patch_size": 4,
+    "width": 8,
+    "depth": 1,
+    "mlp_dim": 11,
+    "num_heads": 2,
+  }
+  backbone = {**sizes, "pool": "gap", "size": 8, "value_range": (-1, 1)}
+  model = vit.ViT(**sizes, pool="gap")
+  for seed, variant in enumerate(("base", "aligned")):
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
+    backbone_stage.save(tmp_path / f"{variant}.npz", params, backbone)
+  pictures = np_rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
+  artifacts.write_npy(tmp_path / "pictures.npy", pictures)
+  distances = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
+  artifacts.write_npy(tmp_path / "mine.npy", distances)
+  args = [
+    *(f"--model={v}=student:{tmp_path}:{v}" for v in ("base", "aligned")),
+    f"--images=mine={tmp_path}/pictures.npy",
+    f"--rdm=mine={tmp_path}/mine.npy",
+    "--suite=alignment",
+    f"--out={tmp_path}/out",
+  ]
+  assert evaluate.main(args) == 0
+  for variant in ("base", "aligned"):
+    made = np.load(f"{tmp_path}/out/features/{variant}/mine/features.npy")
+    loaded = load.load("noted", tmp_path / f"{variant}.npz")
+    (expected,) = features.forward(
+      loaded.params,
+      pictures,
+      model=loaded.model,
+      scaling=loaded.preprocessing,
+      outputs=("pre_logits",),
+    )
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+  assert evaluate.main([f"--model=m=student:{tmp_path}:best", *args[2:]]) == 2

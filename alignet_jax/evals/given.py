@@ -47,7 +47,7 @@ def open_models(args, out):
     if kind == "backbone":
       made[name] = _backbone(args, out, name, rest)
     elif kind == "student":
-      made[name] = _student(args, name, rest)
+      made[name] = _student(args, out, name, rest)
     else:
       made[name] = models.open_model(name, path)
   for name, text in flags.pairs("--aligned", args.aligned):
@@ -118,44 +118,21 @@ def _with_embed(opened, model, weights, output, image_size):
   )
 
 
-def _student(args, name, text):
-  """A student of a finished run, embedding the --images."""
-  from alignet_jax.images import opening, preprocess
-  from alignet_jax.student import stage
+def _student(args, out, name, text):
+  """A student of a finished run: its weights say all that is needed."""
+  from alignet_jax.backbones import load
 
   folder, _, variant = text.rpartition(":")
-  folder = pathlib.Path(folder)
-  if not (folder / "backbone.json").is_file():
+  path = pathlib.Path(folder) / f"{variant}.npz"
+  if not folder or not path.is_file():
+    known = sorted(found.stem for found in pathlib.Path(folder).glob("*.npz"))
     raise artifacts.InputError(
       f"--model={name}=student:{text}: expected student:FOLDER:VARIANT, the "
-      "folder of the stage student of a finished run, with backbone.json in it."
+      "folder of the stage student of a finished run and base, aligned or "
+      f"control; there is no {path}"
+      + (f", but {', '.join(known)}." if folder and known else ".")
     )
-  embedder = stage.Embedder(folder)
-  if not embedder.has(variant):
-    raise artifacts.InputError(
-      f"{folder} has no student {variant!r}; known are base, aligned, control."
-    )
-  paths = dict(flags.pairs("--images", args.images))
-
-  def find(image_set):
-    if image_set not in paths:
-      raise models.Missing(f"there are no --images of {image_set}.")
-    shown = opening.open_collection(
-      paths[image_set],
-      dataclasses.replace(preprocess.ALIGNET, size=embedder.size),
-      data_dir=args.data_dir,
-    )
-    x = embedder(variant, shown, batch_size=args.batch_size)
-    return models.Rows(x, tuple(shown.names))
-
-  held = {}
-
-  def once(image_set):
-    if image_set not in held:
-      held[image_set] = find(image_set)
-    return held[image_set]
-
-  return models.Model(name, once)
+  return _backbone(args, out, name, f"{load.NOTED}:{path}")
 
 
 def read_data(args):
