@@ -3,9 +3,9 @@
 orbax writes each under a temporary name and renames it when it is complete, so
 a kill leaves no half one. It does so in the background: a save returns when the
 state has been copied off the devices. Beside the state stand a table of its
-tensors with a checksum of each, and the history of the metrics. A newest
-checkpoint that does not read back as it was written is dropped, with a message,
-and the one before is taken.
+tensors with a checksum of each, the history of the metrics, and a checksum of
+both. A newest checkpoint that does not read back as it was written is dropped,
+with a message, and the one before is taken.
 
 The checksums are computed on the devices, by integers only, so that they are
 the same on any number of devices and cost the training nothing on the host.
@@ -19,10 +19,12 @@ Usage:
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import pathlib
 import re
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +141,7 @@ class Checkpoints:
         "tensors": _tensors(state, sums),
         "history": list(history),
       }
+      record["checksum"] = _checksum_of_record(record)
       self._kept.note(step, self._value(history))
       self._manager.save(
         step,
@@ -269,9 +272,13 @@ class Checkpoints:
 
   def _read_record(self, step):
     args = self._ocp.args
-    return self._manager.restore(
+    record = self._manager.restore(
       step, args=args.Composite(record=args.JsonRestore())
     ).record
+    # Also before it can tell that the checkpoint is another model's.
+    if record.get("checksum") != _checksum_of_record(record):
+      raise ValueError("checksum of the record is not that of its contents")
+    return record
 
   def _value(self, history):
     """What decides whether a checkpoint is the best, or None."""
@@ -332,15 +339,29 @@ class _Explained:
 
 
 def checksums(state):
-  """Starts to compute a number per array that any changed bit changes.
+  """Computes a number per array that any changed bit changes.
 
   Args:
     state: Tree of arrays.
 
   Returns:
-    Dict from name to uint32[], perhaps still being computed.
+    Dict from name to uint32[], of arrays in one piece perhaps still being
+    computed.
   """
-  return {name: _checksum(x) for name, x in _named(state)}
+  sums = {}
+  for name, x in _named(state):
+    sums[name] = _checksum(x)
+    if isinstance(x, jax.Array) and not x.is_fully_replicated:
+      # One at a time: of hundreds of programs whose devices wait for each
+      # other, those of simulated devices, which share threads, wait for ever.
+      jax.block_until_ready(sums[name])
+  return sums
+
+
+def _checksum_of_record(record):
+  """CRC-32 of what a record says, its own checksum left out."""
+  content = {k: v for k, v in record.items() if k != "checksum"}
+  return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 @jax.jit

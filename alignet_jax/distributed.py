@@ -119,6 +119,18 @@ def initialize(
   # The processes tell each other of their devices, and wait two minutes for
   # that: so all do it now, and not each when it first computes something.
   jax.devices()
+  _check_devices(gather(jax.local_device_count()))
+
+
+def _check_devices(numbers):
+  """Raises unless all processes have as many devices as process 0."""
+  others = [i for i, number in enumerate(numbers) if number != numbers[0]]
+  if others:
+    raise artifacts.InputError(
+      f"Process {others[0]} has {numbers[others[0]]} devices and process 0 has"
+      f" {numbers[0]}; all must have equally many. See CUDA_VISIBLE_DEVICES, or"
+      " XLA_FLAGS for simulated ones."
+    )
 
 
 def code_version():

@@ -274,6 +274,8 @@ def train(
   if stopped:
     log(f"{label}: stopped by a signal; {unit[:-1]} {step} is saved")
     signal.raise_signal(stopped)  # The usual handlers are back.
+    # A handler that comes back must not make this look like the end.
+    raise KeyboardInterrupt(f"stopped by {signal.Signals(stopped).name}")
   return inner(state), history
 
 
@@ -341,7 +343,10 @@ def _latest(history):
 
 @contextlib.contextmanager
 def _held_signals():
-  """Collects the first SIGINT or SIGTERM in a list instead of acting on it."""
+  """Collects the first SIGINT or SIGTERM in a list instead of acting on it.
+
+  Not one that is ignored, as Ctrl-C is by what a script starts with `&`.
+  """
   held = []
   if threading.current_thread() is not threading.main_thread():
     yield held  # Only the main thread can set handlers.
@@ -353,7 +358,8 @@ def _held_signals():
     _set_handlers(previous)  # The next one acts at once.
 
   for number in (signal.SIGINT, signal.SIGTERM):
-    previous[number] = signal.signal(number, hold)
+    if signal.getsignal(number) != signal.SIG_IGN:
+      previous[number] = signal.signal(number, hold)
   try:
     yield held
   finally:

@@ -1,8 +1,9 @@
 """Runs that are killed at random moments end as one that nobody stopped.
 
 The student stage trains a tiny model (benchmarks/tiny_student.py). Each of the
-runs is stopped up to three times: at a random step, by SIGKILL or SIGTERM, or
-by SIGKILL while a checkpoint is being written; then the same command goes on.
+runs is stopped up to three times: after a random batch or a random time, by
+SIGKILL or SIGTERM, or by SIGKILL while a checkpoint is being written; then the
+same command goes on.
 At the end parameters, optimiser state, metrics, the csv file and the triplets
 of every batch are compared with those of an undisturbed run, bit by bit.
 
@@ -41,8 +42,9 @@ def disturbed_run(server, folder, name, stops):
     server: `tiny_student.Server`.
     folder: Where its workdir shall be.
     name: That of the workdir.
-    stops: List of (number of batches in all its processes, or "save" for the
-      next checkpoint being written; signal number).
+    stops: List of (number of batches of this process, or "save" for the next
+      checkpoint being written, or seconds, a float, after its first batch;
+      signal number).
 
   Returns:
     What happened, a list of words.
@@ -51,9 +53,11 @@ def disturbed_run(server, folder, name, stops):
   happened = []
   for target, number in stops:
     run = server.start(workdir, log=log, pause=PAUSE)
-    first = run.num_batches()
-    while not run.is_over() and not _is_time(run, workdir, target, first):
+    first, old = run.num_batches(), _being_written(workdir)
+    while not run.is_over() and not _is_time(run, workdir, target, first, old):
       time.sleep(0.001)
+    if isinstance(target, float):
+      time.sleep(target)
     run.kill(number)
     code = run.wait()
     done = run.num_batches()
@@ -69,10 +73,17 @@ def disturbed_run(server, folder, name, stops):
   return happened
 
 
-def _is_time(run, workdir, target, first):
+def _being_written(workdir):
+  """Folders of unfinished checkpoints, also what a kill has left of some."""
+  return set(workdir.glob(".partial/*/aligned/*orbax-checkpoint-tmp*"))
+
+
+def _is_time(run, workdir, target, first, old):
+  """Whether the time has come, or that from which the seconds count."""
   if target == "save":
-    return any(workdir.glob(".partial/*/aligned/*orbax-checkpoint-tmp*"))
-  return run.num_batches() - first >= target
+    return bool(_being_written(workdir) - old)
+  count = 1 if isinstance(target, float) else target
+  return run.num_batches() - first >= count
 
 
 def differences(folder, name):
@@ -109,11 +120,14 @@ def random_stops(rng):
   """One to three stops of a run."""
   stops = []
   for _ in range(rng.randint(1, 3)):
-    if rng.random() < 0.3:
+    number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+    kind = rng.choice(["save", "batch", "time"])
+    if kind == "save":
       stops.append(("save", signal.SIGKILL))
     else:
-      number = rng.choice([signal.SIGKILL, signal.SIGTERM])
-      stops.append((rng.randint(1, 12), number))
+      # Its first batch to its end take about a second.
+      target = rng.randint(1, 12) if kind == "batch" else rng.uniform(0, 1.5)
+      stops.append((target, number))
   return stops
 
 

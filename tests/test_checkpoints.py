@@ -72,6 +72,38 @@ def test_a_checksum_is_the_same_on_any_devices_and_sees_any_bit():
     assert int(changed["w"]) != sums["w"]
 
 
+def test_checksums_of_many_cut_arrays_do_not_wait_for_each_other():
+  """Hundreds at once had the threads of simulated devices wait for ever."""
+  devices = np.array(jax.devices()[:4]).reshape(2, 2)
+  mesh = jax.sharding.Mesh(devices, ("fsdp", "tensor"))
+  spec = jax.sharding.PartitionSpec("fsdp", "tensor")
+  where = jax.sharding.NamedSharding(mesh, spec)
+  x = jax.device_put(jnp.arange(6 * 10.0).reshape(6, 10), where)
+  state = {str(i): x + 0 for i in range(300)}
+  assert len({int(s) for s in checkpoints.checksums(state).values()}) == 1
+
+
+@pytest.mark.parametrize(
+  ("old", "new"), [('"loss": 0.25', '"loss": 0.75'), ("float32", "float16")]
+)
+def test_a_record_that_was_changed_gives_way_to_the_one_before(
+  tmp_path, old, new
+):
+  lines = []
+  with checkpoints.Checkpoints(tmp_path, log=lines.append) as saver:
+    for step in (1, 2):
+      saver.save(step, make_state(step), [{"loss": 0.25}] * step)
+  (path,) = (tmp_path / "2" / "record").glob("metadata*")
+  text = path.read_text()
+  assert old in text
+  path.write_text(text.replace(old, new, 1))
+  with checkpoints.Checkpoints(tmp_path, log=lines.append) as saver:
+    restored, history = saver.restore(make_state(0))
+  assert "step 2" in lines[0] and "checksum of the record" in lines[0]
+  assert history == [{"loss": 0.25}]
+  assert_same(restored, make_state(1))
+
+
 def test_what_is_spent_after_a_save_is_saved_as_it_was(tmp_path):
   spend = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
   x = jnp.arange(1 << 18, dtype=jnp.float32)

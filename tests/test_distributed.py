@@ -115,6 +115,14 @@ def test_a_coordinator_needs_the_numbers(tmp_path):
     distributed.initialize("a:1", facts={}, workdir=tmp_path)
 
 
+def test_all_processes_need_equally_many_devices():
+  distributed._check_devices([2, 2, 2])
+  with pytest.raises(
+    artifacts.InputError, match="Process 1 has 3 devices and process 0 has 1"
+  ):
+    distributed._check_devices([1, 3, 1])
+
+
 def test_the_code_has_one_version():
   version = distributed.code_version()
   assert version == distributed.code_version()

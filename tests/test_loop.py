@@ -153,14 +153,30 @@ def test_a_signal_in_a_step_lets_it_finish_and_saves(tmp_path, whole, number):
         assert not received  # held back
       return state, metrics
 
-    _, history = train(tmp_path, step=step, checkpoint_every=100)
+    # Also where the handler comes back: a part must not pass for the whole.
+    with pytest.raises(KeyboardInterrupt, match=signal.Signals(number).name):
+      train(tmp_path, step=step, checkpoint_every=100)
     assert received == [number]
     assert signal.getsignal(number) is not signal.default_int_handler
   finally:
     signal.signal(number, previous)
-  assert len(history) == 4
   assert saved_steps(tmp_path) == [4]
   assert_same_run(train(tmp_path), whole)
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path, whole):
+  """As Ctrl-C is by what a script starts in the background."""
+  previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+
+    def step(state, batch):
+      signal.raise_signal(signal.SIGINT)
+      return step_fn(state, batch)
+
+    assert_same_run(train(tmp_path, step=step), whole)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGINT, previous)
 
 
 def test_a_second_signal_acts_at_once(tmp_path):
