@@ -73,13 +73,21 @@ def test_a_checksum_is_the_same_on_any_devices_and_sees_any_bit():
 
 
 def test_checksums_of_many_cut_arrays_do_not_wait_for_each_other():
-  """Hundreds at once had the threads of simulated devices wait for ever."""
-  devices = np.array(jax.devices()[:4]).reshape(2, 2)
-  mesh = jax.sharding.Mesh(devices, ("fsdp", "tensor"))
-  spec = jax.sharding.PartitionSpec("fsdp", "tensor")
-  where = jax.sharding.NamedSharding(mesh, spec)
-  x = jax.device_put(jnp.arange(6 * 10.0).reshape(6, 10), where)
-  state = {str(i): x + 0 for i in range(300)}
+  """Hundreds at once, cut in different ways, waited for each other for ever."""
+  devices = np.array(jax.devices()[:8]).reshape(2, 2, 2)
+  mesh = jax.sharding.Mesh(devices, ("data", "fsdp", "tensor"))
+  spec = jax.sharding.PartitionSpec
+  cuts = (
+    spec("fsdp", "tensor"),
+    spec("tensor", "fsdp"),
+    spec("fsdp"),
+    spec(None, "tensor"),
+  )
+  x = np.arange(32 * 64, dtype=np.float32).reshape(32, 64)
+  placed = [
+    jax.device_put(x, jax.sharding.NamedSharding(mesh, cut)) for cut in cuts
+  ]
+  state = {str(i): placed[i % len(cuts)] for i in range(240)}
   assert len({int(s) for s in checkpoints.checksums(state).values()}) == 1
 
 
