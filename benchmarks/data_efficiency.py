@@ -1,0 +1,286 @@
+"""What a dense batch saves: alignment against image passes, Tiny ImageNet.
+
+  PYTHONPATH=. python benchmarks/data_efficiency.py --tiny_imagenet=DIR \
+    --vice_embedding=vice.npy --weights=dinov2_vits14.safetensors --out=DIR
+
+The folder of Tiny ImageNet holds train.tar, val.tar and classes.csv (wnid,
+things_index: row of the embedding, or nothing). A third of the concepts that
+people judged is held out, from the teacher and from the student: judgments and
+images. The teacher is the ViT's features of the other classes' images at 98
+pixels, through a map fitted to the embedding's judgments about class means. The
+student is the same ViT at 56 pixels, trained by the stages clusters, triplets
+and student as a user has them, with `config.student.batches` "triplet" or
+"dense"; all else is equal, the images per step included, but the number of
+steps, over which the learning rate falls to 0.
+
+Judged by odd-one-out accuracy (cosine) on triples of different held-out
+concepts, images of val.tar, people's answer being the embedding's most similar
+pair; chance .333. An image pass is one image, once forth and back. Intervals of
+differences are of objects drawn anew, over the same triplets.
+
+Writes `data_efficiency.json` and `.csv`. The same command goes on where it was
+stopped.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from alignet_jax import (
+  artifacts,
+  loop,
+  pipeline,
+  recipes,
+  stages,
+  validate,
+)
+from alignet_jax.backbones import stage as backbone_stage
+from alignet_jax.evals import bootstrap
+from alignet_jax.judgments import simulated
+from alignet_jax.teacher import transform as transform_lib
+from alignet_jax.triplets import labels
+from benchmarks import heldout_concepts
+
+STUDENT_SIZE = 56  # Pixels.
+NUM_CLUSTERS = 83  # Half the classes, as 500 of ImageNet's 1,000.
+CLUSTERS_PER_BATCH, IMAGES_PER_CLUSTER = 6, 8
+BATCH_SIZE = CLUSTERS_PER_BATCH * IMAGES_PER_CLUSTER // 3  # Triplets.
+MODES = ("triplet", "dense")
+
+
+def main(argv=None):
+  """Prepares, trains and prints the table."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--tiny_imagenet", type=pathlib.Path, required=True)
+  parser.add_argument("--vice_embedding", required=True)
+  parser.add_argument("--weights", required=True)
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--images_per_class", type=int, default=40)
+  parser.add_argument("--triplet_passes", type=int, default=6048)
+  parser.add_argument("--dense_passes", type=int, default=2016)
+  parser.add_argument("--lr", type=float, default=1e-4)
+  parser.add_argument("--decay_to_init", type=float, default=1.0)
+  parser.add_argument("--evaluations", type=int, default=6, help="per run")
+  parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+  parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+  args = parser.parse_args(argv)
+  args.out = args.out.absolute()
+  jax.config.update("jax_compilation_cache_dir", str(args.out / "cache"))
+  prepared = heldout_concepts.prepare(args)
+  judged = heldout_concepts.Judged.open(args.out, args.vice_embedding)
+  hits = base_hits(judged, args.weights)
+  results = [{"mode": "base", "passes": 0, "hits": hits}]
+  x = np.load(args.out / "features" / "held_out" / "features.npy")
+  z = np.asarray(transform_lib.AffineTransform.load(prepared).apply(x))
+  for name, y, cosine in (
+    ("teacher's features", x, True),
+    ("teacher, cosine", z, True),
+    ("teacher", z, False),
+  ):
+    hits = judged.hits(y, cosine=cosine)
+    results.append({"mode": name, "passes": 0, "hits": hits})
+  print_table(results)
+  for seed in args.seeds:
+    for mode in args.modes:
+      results += train(args, judged, mode, seed)
+      print_table(results)
+  write(args.out, results, judged)
+  return 0
+
+
+def base_hits(judged, weights):
+  """Hits of the student before its first step."""
+  config = make_config(0, "triplet", weights=weights)
+  backbone, params = backbone_stage.load(
+    config.student.backbone.to_dict(), print
+  )
+  model = backbone_stage.make_model(backbone)
+  return judged.hits(
+    judged.embed(model, params, backbone_stage.scaling(backbone))
+  )
+
+
+def make_config(seed, mode, *, out=pathlib.Path(), weights="", **student):
+  """The config of a run: the published recipe, smaller; `student`: fields."""
+  config = recipes.distillation()
+  config.seed = seed
+  config.stages = ("features", "teacher", "clusters", "triplets", "student")
+  config.prepared = str(out)
+  config.images.collection = str(out / "collection.csv")
+  config.clusters.num_clusters = NUM_CLUSTERS
+  config.triplets.num_train = 20_000
+  config.triplets.num_val = 48
+  fields = config.student.backbone
+  fields.source, fields.name, fields.pool = (
+    "weights",
+    heldout_concepts.MODEL,
+    "",
+  )
+  fields.size, fields.preprocessing = STUDENT_SIZE, "own"
+  fields.weights, fields.url = str(weights), ""
+  config.student.head_dim = 0  # The representation itself, as judged.
+  config.student.batches = mode
+  config.student.batch_size = BATCH_SIZE
+  config.student.clusters_per_batch = CLUSTERS_PER_BATCH
+  config.student.images_per_cluster = IMAGES_PER_CLUSTER
+  config.student.update(student)
+  return config
+
+
+def train(args, judged, mode, seed):
+  """Runs the pipeline for one student.
+
+  Returns:
+    A list of dicts, one per evaluation: "mode", "seed", "passes" and "hits".
+  """
+  passes = {"triplet": args.triplet_passes, "dense": args.dense_passes}[mode]
+  images = 3 * BATCH_SIZE
+  num_steps = passes // images
+  config = make_config(
+    seed,
+    mode,
+    out=args.out,
+    weights=args.weights,
+    temperature=temperature(args.out),
+    num_steps=num_steps,
+    lr=args.lr,
+    decay_to_init=args.decay_to_init,
+    warmup_steps=num_steps // 10,
+    eval_every=max(1, num_steps // args.evaluations),
+    checkpoint_every=max(1, num_steps // 3),
+  )
+  validate.check(config)
+  name = f"{mode}_{passes}_{args.lr:g}_{args.decay_to_init:g}_{seed}"
+  workdir, watched = args.out / "runs" / name, args.out / "watched" / name
+  with watching(watched, judged):
+    pipeline.run(prepared_stages(), config, workdir)
+  found = []
+  for path in sorted(watched.glob("*.npy")):
+    hits, passes = judged.hits(np.load(path)), int(path.stem) * images
+    found.append({"mode": mode, "seed": seed, "passes": passes, "hits": hits})
+  return found
+
+
+def temperature(out):
+  """Where the student's base is as sure of random triplets as its teacher."""
+  x = np.load(out / "features" / "collection" / "features.npy")
+  z = transform_lib.AffineTransform.load(out / "transform.npz").apply(x)
+  triplets = simulated.random_triplets(len(x), 20_000, np.random.default_rng(0))
+  entropy = labels.mean_entropy(labels.label(np.asarray(z), triplets)[1])
+  return round(labels.match_entropy(labels.label(x, triplets)[1], entropy), 1)
+
+
+def prepared_stages():
+  """The stages of a run: features and teacher are what `prepare` made."""
+
+  def external(config):
+    names = ("features/collection/features.npy", "transform.npz")
+    paths = [str(pathlib.Path(config.prepared, name)) for name in names]
+    return [artifacts.ExternalInput("prepared", p, "") for p in paths]
+
+  def copy_features(context):
+    path = pathlib.Path(context.config.prepared, "features", "collection")
+    x = artifacts.read_npy(path / "features.npy")
+    artifacts.write_npy(context.out / "collection.npy", x)
+
+  def copy_teacher(context):
+    path = pathlib.Path(context.config.prepared, "transform.npz")
+    transform_lib.AffineTransform.load(path).save(context.out / path.name)
+
+  keep = ("clusters", "triplets", "student")
+  return [
+    pipeline.Stage("features", (), ("prepared",), copy_features, external),
+    pipeline.Stage("teacher", (), ("prepared",), copy_teacher, external),
+    *[stage for stage in stages.stages() if stage.name in keep],
+  ]
+
+
+@contextlib.contextmanager
+def watching(folder, judged):
+  """Has students embed the held-out images whenever they are evaluated."""
+  original = loop.train
+
+  def watched(state, step_fn, *args, settings, **others):
+    student, scaling = (step_fn.keywords[k] for k in ("model", "value_range"))
+
+    def evaluate(state):
+      z = judged.embed(student.backbone, state.params["backbone"], scaling)
+      artifacts.write_npy(folder / f"{int(state.step):06d}.npy", z)
+      accuracy = judged.hits(z).mean()
+      print(
+        f"{folder.name}, step {int(state.step)}: {accuracy:.4f}", flush=True
+      )
+      return {**settings.eval_fn(state), "concepts": accuracy}
+
+    replaced = dataclasses.replace(settings, eval_fn=evaluate)
+    return original(state, step_fn, *args, settings=replaced, **others)
+
+  folder.mkdir(parents=True, exist_ok=True)
+  loop.train = watched
+  try:
+    yield
+  finally:
+    loop.train = original
+
+
+def last(results, mode):
+  """Hits of the last evaluation of each seed, seed -> bool[t]."""
+  return {r["seed"]: r["hits"] for r in results if r["mode"] == mode}
+
+
+def print_table(results):
+  """Accuracy by mode and passes, a column per seed."""
+  seeds = sorted({r["seed"] for r in results if "seed" in r})
+  table = {}
+  for r in results:
+    row = table.setdefault((r["mode"], r["passes"]), {})
+    row[r.get("seed")] = r["hits"].mean()
+  print(f"{'':<18}{'passes':>7}", *(f"seed {s}" for s in seeds), "  mean")
+  for (mode, passes), row in table.items():
+    shown = "".join(f" {row.get(s, np.nan):.4f}" for s in seeds if s in row)
+    mean = np.mean(list(row.values()))
+    print(f"{mode:<18}{passes:>7}{shown} {mean:.4f}", flush=True)
+
+
+def write(out, results, judged):
+  """Writes all scores, and the differences between the modes at their ends."""
+  rows = [
+    {
+      **{name: r.get(name, "") for name in ("mode", "seed", "passes")},
+      "accuracy": float(r["hits"].mean()),
+    }
+    for r in results
+  ]
+  lines = [",".join(map(str, row.values())) for row in rows]
+  artifacts.write_text(
+    out / "data_efficiency.csv", "\n".join([",".join(rows[0]), *lines, ""])
+  )
+  ends = {mode: last(results, mode) for mode in MODES}
+  both = sorted(set(ends["triplet"]) & set(ends["dense"]))
+  gain = {s: ends["dense"][s] * 1.0 - ends["triplet"][s] for s in both}
+  if len(both) > 1:
+    gain["mean"] = np.mean(list(gain.values()), axis=0)
+  differences = {}
+  for name, values in gain.items():
+    low, high = bootstrap.ratio_over_objects(
+      values, np.ones(len(values)), judged.concepts
+    )
+    differences[str(name)] = [float(values.mean()), low, high]
+    print(
+      f"dense - triplet at their ends, seed {name}: {values.mean():+.4f}"
+      f" (95% {low:+.4f} to {high:+.4f})"
+    )
+  artifacts.write_json(
+    out / "data_efficiency.json", {"rows": rows, "differences": differences}
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())
