@@ -16,7 +16,9 @@ steps, over which the learning rate falls to 0.
 Judged by odd-one-out accuracy (cosine) on triples of different held-out
 concepts, images of val.tar, people's answer being the embedding's most similar
 pair; chance .333. An image pass is one image, once forth and back. Intervals of
-differences are of objects drawn anew, over the same triplets.
+differences are of objects drawn anew, over the same triplets. A student is
+judged several times while it learns; only at its end has its learning rate
+fallen to 0.
 
 Writes `data_efficiency.json` and `.csv`. The same command goes on where it was
 stopped.
@@ -25,6 +27,7 @@ stopped.
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import sys
 
@@ -40,7 +43,6 @@ from alignet_jax import (
   validate,
 )
 from alignet_jax.backbones import stage as backbone_stage
-from alignet_jax.evals import bootstrap
 from alignet_jax.judgments import simulated
 from alignet_jax.teacher import transform as transform_lib
 from alignet_jax.triplets import labels
@@ -48,9 +50,15 @@ from benchmarks import heldout_concepts
 
 STUDENT_SIZE = 56  # Pixels.
 NUM_CLUSTERS = 83  # Half the classes, as 500 of ImageNet's 1,000.
-CLUSTERS_PER_BATCH, IMAGES_PER_CLUSTER = 6, 8
-BATCH_SIZE = CLUSTERS_PER_BATCH * IMAGES_PER_CLUSTER // 3  # Triplets.
-MODES = ("triplet", "dense")
+# Mode to batches and, of a step, triplets or clusters and images of each. A
+# third of the image passes is a third of the steps (dense_48), or as many steps
+# of a third of the images (dense_16); triplet_15 takes steps as small as these.
+MODES = {
+  "triplet": ("triplet", 16, 3),
+  "triplet_15": ("triplet", 5, 3),
+  "dense_48": ("dense", 6, 8),
+  "dense_16": ("dense", 4, 4),
+}
 
 
 def main(argv=None):
@@ -63,13 +71,13 @@ def main(argv=None):
   parser.add_argument("--weights", required=True)
   parser.add_argument("--out", type=pathlib.Path, required=True)
   parser.add_argument("--images_per_class", type=int, default=40)
-  parser.add_argument("--triplet_passes", type=int, default=6048)
-  parser.add_argument("--dense_passes", type=int, default=2016)
-  parser.add_argument("--lr", type=float, default=1e-4)
+  parser.add_argument("--triplet_passes", type=int, default=3024)
+  parser.add_argument("--dense_passes", type=int, default=1008)
+  parser.add_argument("--lr", type=float, default=2e-5)
   parser.add_argument("--decay_to_init", type=float, default=1.0)
-  parser.add_argument("--evaluations", type=int, default=6, help="per run")
+  parser.add_argument("--evaluations", type=int, default=3, help="per run")
   parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-  parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+  parser.add_argument("--modes", nargs="+", choices=MODES, default=[*MODES])
   args = parser.parse_args(argv)
   args.out = args.out.absolute()
   jax.config.update("jax_compilation_cache_dir", str(args.out / "cache"))
@@ -126,10 +134,13 @@ def make_config(seed, mode, *, out=pathlib.Path(), weights="", **student):
   fields.size, fields.preprocessing = STUDENT_SIZE, "own"
   fields.weights, fields.url = str(weights), ""
   config.student.head_dim = 0  # The representation itself, as judged.
-  config.student.batches = mode
-  config.student.batch_size = BATCH_SIZE
-  config.student.clusters_per_batch = CLUSTERS_PER_BATCH
-  config.student.images_per_cluster = IMAGES_PER_CLUSTER
+  batches, number, images = MODES[mode]
+  is_dense = batches == "dense"
+  config.student.batches = batches
+  # Of dense ones, that of held-out triplets.
+  config.student.batch_size = 16 if is_dense else number
+  config.student.clusters_per_batch = number if is_dense else 6
+  config.student.images_per_cluster = images if is_dense else 8
   config.student.update(student)
   return config
 
@@ -140,8 +151,9 @@ def train(args, judged, mode, seed):
   Returns:
     A list of dicts, one per evaluation: "mode", "seed", "passes" and "hits".
   """
-  passes = {"triplet": args.triplet_passes, "dense": args.dense_passes}[mode]
-  images = 3 * BATCH_SIZE
+  batches, number, images = MODES[mode]
+  images *= number
+  passes = args.dense_passes if batches == "dense" else args.triplet_passes
   num_steps = passes // images
   config = make_config(
     seed,
@@ -244,7 +256,7 @@ def print_table(results):
     row[r.get("seed")] = r["hits"].mean()
   print(f"{'':<18}{'passes':>7}", *(f"seed {s}" for s in seeds), "  mean")
   for (mode, passes), row in table.items():
-    shown = "".join(f" {row.get(s, np.nan):.4f}" for s in seeds if s in row)
+    shown = "".join(f" {row[s]:.4f}" if s in row else " " * 7 for s in seeds)
     mean = np.mean(list(row.values()))
     print(f"{mode:<18}{passes:>7}{shown} {mean:.4f}", flush=True)
 
@@ -262,21 +274,22 @@ def write(out, results, judged):
   artifacts.write_text(
     out / "data_efficiency.csv", "\n".join([",".join(rows[0]), *lines, ""])
   )
-  ends = {mode: last(results, mode) for mode in MODES}
-  both = sorted(set(ends["triplet"]) & set(ends["dense"]))
-  gain = {s: ends["dense"][s] * 1.0 - ends["triplet"][s] for s in both}
-  if len(both) > 1:
-    gain["mean"] = np.mean(list(gain.values()), axis=0)
   differences = {}
-  for name, values in gain.items():
-    low, high = bootstrap.ratio_over_objects(
-      values, np.ones(len(values)), judged.concepts
-    )
-    differences[str(name)] = [float(values.mean()), low, high]
-    print(
-      f"dense - triplet at their ends, seed {name}: {values.mean():+.4f}"
-      f" (95% {low:+.4f} to {high:+.4f})"
-    )
+  for dense, triplet in itertools.product(MODES, MODES):
+    ours, theirs = last(results, dense), last(results, triplet)
+    seeds = sorted(set(ours) & set(theirs))
+    if MODES[dense][0] == "triplet" or MODES[triplet][0] == "dense":
+      continue
+    pairs = {f"seed {s}": ([ours[s]], [theirs[s]]) for s in seeds}
+    if len(seeds) > 1:
+      pairs["mean"] = [ours[s] for s in seeds], [theirs[s] for s in seeds]
+    for name, pair in pairs.items():
+      gain, low, high = judged.difference(*pair)
+      differences[f"{dense} - {triplet}, {name}"] = [gain, low, high]
+      print(
+        f"{dense} - {triplet} at their ends, {name}: {gain:+.4f}"
+        f" (95% {low:+.4f} to {high:+.4f})"
+      )
   artifacts.write_json(
     out / "data_efficiency.json", {"rows": rows, "differences": differences}
   )

@@ -21,6 +21,7 @@ import numpy as np
 
 from alignet_jax import artifacts, features, odd_one_out
 from alignet_jax.backbones import features as features_lib
+from alignet_jax.evals import bootstrap
 from alignet_jax.images import lists
 from alignet_jax.judgments import from_embedding
 from alignet_jax.teacher import selection
@@ -219,6 +220,22 @@ class Judged:
     """bool[t]: whether features f32[n d] of the images choose as people."""
     scores = odd_one_out.logits_of_rows(z, self.triplets, cosine=cosine)
     return np.asarray(odd_one_out.choose(scores)) == self.odd
+
+  def difference(self, hits, others):
+    """How much more often some models are right than others.
+
+    Args:
+      hits: List of bool[t], as of `hits`; one per seed.
+      others: The same, of the same seeds.
+
+    Returns:
+      The mean difference, and its 95% interval over concepts drawn anew.
+    """
+    gain = np.mean(hits, axis=0) - np.mean(others, axis=0)
+    low, high = bootstrap.ratio_over_objects(
+      gain, np.ones(len(gain)), self.concepts
+    )
+    return float(gain.mean()), low, high
 
   def embed(self, model, params, scaling):
     """Pooled features f32[n d] of the images by a backbone."""
