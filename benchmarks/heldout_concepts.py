@@ -23,8 +23,10 @@ from alignet_jax import artifacts, features, odd_one_out
 from alignet_jax.backbones import features as features_lib
 from alignet_jax.evals import bootstrap
 from alignet_jax.images import lists
-from alignet_jax.judgments import from_embedding
+from alignet_jax.judgments import from_embedding, simulated
 from alignet_jax.teacher import selection
+from alignet_jax.teacher import transform as transform_lib
+from alignet_jax.triplets import labels
 
 MODEL = "dinov2_s14"
 TEACHER_SIZE = 98  # Pixels.
@@ -186,6 +188,15 @@ def concepts_of(path):
   """int64[n] concept of each image that a csv lists, -1 for none."""
   column = lists.CsvImages(path).columns["concept"]
   return np.array([int(c) if c else -1 for c in column])
+
+
+def temperature(out):
+  """Where the student's base is as sure of random triplets as its teacher."""
+  x = np.load(out / "features" / "collection" / "features.npy")
+  z = transform_lib.AffineTransform.load(out / "transform.npz").apply(x)
+  triplets = simulated.random_triplets(len(x), 20_000, np.random.default_rng(0))
+  entropy = labels.mean_entropy(labels.label(np.asarray(z), triplets)[1])
+  return round(labels.match_entropy(labels.label(x, triplets)[1], entropy), 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -81,3 +81,14 @@ def test_hits_count_peoples_odd_one_and_no_tie():
   )
   z = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0]], np.float32)
   assert judged.hits(z).tolist() == [True, False, False]
+
+
+def test_difference_is_that_of_the_means_over_seeds():
+  concepts = np.array([[0, 1, 2], [0, 1, 3], [2, 3, 4], [1, 3, 4], [0, 2, 4]])
+  judged = heldout_concepts.Judged(None, None, concepts, None)
+  ours = [np.array([1, 1, 1, 0, 1], bool), np.array([1, 0, 1, 1, 0], bool)]
+  theirs = [np.array([1, 0, 0, 0, 1], bool), np.array([0, 0, 1, 1, 0], bool)]
+  gain, low, high = judged.difference(ours, theirs)
+  np.testing.assert_allclose(gain, 0.3, rtol=1e-12, atol=0)  # .7 - .4
+  assert low < gain < high
+  assert judged.difference(ours, ours) == (0.0, 0.0, 0.0)
