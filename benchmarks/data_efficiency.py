@@ -31,7 +31,7 @@ Measured on two CPU cores beside much other work (seeds 0, 1, 2, mean), base
 | triplet_15 | 15 | 3,015 | .4230 .4197 .4173 | .4200 |
 | triplet_15 | 15 | 1,005 | .3891 .3509 .3699 | .3699 |
 
-(The last row by --triplet_passes=1008.) Differences, mean and 95% interval: at a
+(Last row: --triplet_passes=1008.) Differences, mean and 95% interval: at a
 third of the passes dense_48 - triplet -.005 (-.016 to .007), dense_16 - triplet
 .019 (.010 to .029), dense_16 - triplet_15 -.004 (-.013 to .006); at equal ones
 dense_16 - triplet_15 .046 (.030 to .062). The learning rate was chosen by
