@@ -9,9 +9,9 @@ Usage:
 --model NAME=PATH is a file or folder of features, or a folder with one of them
 per data set (PATH/things, PATH/mur92.npy, PATH/pets/train). A backbone of ours,
 NAME=backbone:MODEL:WEIGHTS, and a student of a finished run,
-NAME=student:FOLDER:aligned, compute features of the --images (a backbone once,
-in OUT/features). --aligned NAME=MODEL:transform.npz adds a model that is
-another one, transformed.
+NAME=student:FOLDER:aligned (aligned_head: through its triplet head), compute
+features of the --images (once, in OUT/features). --aligned
+NAME=MODEL:transform.npz adds a model that is another one, transformed.
 
 Human data are folders of `alignet_jax.judgments.prepare` (--data), or single
 files. OUT gets scores.json, scores.csv, scores.parquet (with pyarrow) and

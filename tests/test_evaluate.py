@@ -558,6 +558,9 @@ def test_a_student_of_a_finished_run_embeds_pictures(tmp_path, np_rng):
     image = np.zeros((1, 8, 8, 3), np.float32)
     params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
     backbone_stage.save(tmp_path / f"{variant}.npz", params, backbone)
+  kernel, bias = np_rng.normal(size=(8, 3)), np_rng.normal(size=3)
+  head = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+  artifacts.write_npz(tmp_path / "aligned_head.npz", **head)
   pictures = np_rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
   artifacts.write_npy(tmp_path / "pictures.npy", pictures)
   distances = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
@@ -582,3 +585,13 @@ def test_a_student_of_a_finished_run_embeds_pictures(tmp_path, np_rng):
     )
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
   assert evaluate.main([f"--model=m=student:{tmp_path}:best", *args[2:]]) == 2
+  parsed = flags_lib.parse(
+    [f"--model=m=student:{tmp_path}:aligned_head", *args]
+  )
+  through = given.open_models(parsed, tmp_path / "out")
+  np.testing.assert_allclose(
+    models.rows_of(through["m"], "mine", num_items=5),
+    models.rows_of(through["aligned"], "mine", num_items=5) @ kernel + bias,
+    rtol=1e-5,
+    atol=1e-5,
+  )

@@ -123,16 +123,21 @@ def _student(args, out, name, text):
   from alignet_jax.backbones import load
 
   folder, _, variant = text.rpartition(":")
-  path = pathlib.Path(folder) / f"{variant}.npz"
-  if not folder or not path.is_file():
+  head = pathlib.Path(folder) / f"{variant}.npz"
+  path = head.with_name(f"{variant.removesuffix('_head')}.npz")
+  if not folder or not path.is_file() or not head.is_file():
     known = sorted(found.stem for found in pathlib.Path(folder).glob("*.npz"))
     raise artifacts.InputError(
       f"--model={name}=student:{text}: expected student:FOLDER:VARIANT, the "
       "folder of the stage student of a finished run and base, aligned or "
-      f"control; there is no {path}"
+      "control, with _head for the triplet head; there is no "
+      f"{head if path.is_file() else path}"
       + (f", but {', '.join(known)}." if folder and known else ".")
     )
-  return _backbone(args, out, name, f"{load.NOTED}:{path}")
+  opened = _backbone(args, out, name, f"{load.NOTED}:{path}")
+  if head == path:
+    return opened
+  return models.transformed(name, opened, models.Head.load(head))
 
 
 def read_data(args):

@@ -21,6 +21,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -184,6 +185,28 @@ def transformed(name, model, transform):
       return transform.apply(np.asarray(model.embed(image)))
 
   return Model(name, model.find, transform, embed, model.preprocessing)
+
+
+class Head(NamedTuple):
+  """The linear head of a student, applied as a transform is.
+
+  Attributes:
+    kernel: f32[d e].
+    bias: f32[e].
+  """
+
+  kernel: np.ndarray
+  bias: np.ndarray
+
+  @classmethod
+  def load(cls, path):
+    """Reads what the stage student wrote."""
+    arrays = artifacts.read_npz(path)
+    return cls(arrays["kernel"], arrays["bias"])
+
+  def apply(self, x):
+    """f32[n d] -> f32[n e]."""
+    return x @ self.kernel + self.bias
 
 
 def rows_of(model, image_set, *, items=(), num_items=None):
