@@ -137,7 +137,7 @@ def _student(args, out, name, text):
   opened = _backbone(args, out, name, f"{load.NOTED}:{path}")
   if head == path:
     return opened
-  return models.transformed(name, opened, models.Head.load(head))
+  return models.transformed(name, opened, models.load_head(head))
 
 
 def read_data(args):

@@ -21,7 +21,6 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -187,26 +186,12 @@ def transformed(name, model, transform):
   return Model(name, model.find, transform, embed, model.preprocessing)
 
 
-class Head(NamedTuple):
-  """The linear head of a student, applied as a transform is.
-
-  Attributes:
-    kernel: f32[d e].
-    bias: f32[e].
-  """
-
-  kernel: np.ndarray
-  bias: np.ndarray
-
-  @classmethod
-  def load(cls, path):
-    """Reads what the stage student wrote."""
-    arrays = artifacts.read_npz(path)
-    return cls(arrays["kernel"], arrays["bias"])
-
-  def apply(self, x):
-    """f32[n d] -> f32[n e]."""
-    return x @ self.kernel + self.bias
+def load_head(path):
+  """The linear head of a student, which the stage student wrote."""
+  arrays = artifacts.read_npz(path)
+  return transform_lib.AffineTransform(
+    arrays["kernel"], arrays["bias"], mean=0.0, std=1.0
+  )
 
 
 def rows_of(model, image_set, *, items=(), num_items=None):
