@@ -37,6 +37,7 @@ from alignet_jax import (
   profiles,
   progress,
   speed,
+  work,
 )
 
 
@@ -241,8 +242,8 @@ def train(
               f"{label}: the batches from step {first_step} on ended before "
               f"step {step}; num_steps={num_steps} are needed."
             )
-          if step == first_step and settings.show_overview:
-            _plan(step_fn, state, batch, rates, log)
+          if step == first_step:
+            _plan(step_fn, state, batch, rates, settings.show_overview, log)
           window.before(step, state)
           state, metrics = step_fn(state, batch)
           saver.check()
@@ -326,16 +327,18 @@ def _is_best(history, settings):
   return last == last and not any(value <= last for value in before)
 
 
-def _plan(step_fn, state, batch, rates, log):
-  """Prints what a step needs and refuses one that does not fit."""
-  plan = memory.plan(step_fn, state, batch)
-  if plan is None:
-    return
-  log(memory.line(plan))
-  memory.check(plan)
+def _plan(step_fn, state, batch, rates, shows, log):
+  """Has the MFU shown; if asked to, prints and checks what a step needs."""
+  if shows:
+    plan = memory.plan(step_fn, state, batch)
+    if plan is not None:
+      log(memory.line(plan))
+      memory.check(plan)
   kind = jax.local_devices()[0].device_kind
-  rates.flops, rates.peak = plan.flops, speed.peak_flops(kind)
-  if rates.peak is None:
+  rates.peak = speed.peak_flops(kind)
+  if rates.peak is not None:
+    rates.flops = work.flops_per_device(step_fn, state, batch)
+  elif shows:
     log(f"peak FLOP/s of the device {kind!r} unknown, so no MFU is shown")
 
 
