@@ -100,7 +100,7 @@ for gpu in "${chosen[@]}"; do
     GPU-*) # What CUDA takes as well is the beginning of a unique name.
       name=$gpu
       gpu=$(printf '%s\n' "$listed" | grep -F "(UUID: $name" |
-        sed -n 's/^GPU \([0-9]*\):.*/\1/p')
+        sed -n 's/^GPU \([0-9]*\):.*/\1/p') || true
       case $gpu in
         "" | *[!0-9]*)
           die "--gpus names $name; \`nvidia-smi -L\` must list one GPU of" \
