@@ -167,8 +167,12 @@ def apply_overrides(config, overrides):
 
 
 def nearest(name, known):
-  """The one of the known names that is most like the given one."""
-  return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+  """The known name that is most like the given one, in any case of letters."""
+  folded = {}
+  for item in known:
+    folded.setdefault(item.casefold(), item)
+  name = str(name).casefold()
+  return folded[difflib.get_close_matches(name, folded, n=1, cutoff=0.0)[0]]
 
 
 def did_you_mean(name, known):

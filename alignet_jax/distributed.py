@@ -12,7 +12,8 @@ fails.
 
 Usage:
   distributed.initialize("10.0.0.2:8476", num_processes=4, process_id=2,
-                         facts={"config": config_hash}, workdir=workdir)
+                         facts={"config": manifest.plain(config)},
+                         workdir=workdir)
   if distributed.is_main():
     ...
   job = distributed.broadcast(job)          # what process 0 gave
@@ -156,26 +157,6 @@ def process_count():
 def is_main():
   """Whether this process is the one that writes files and prints."""
   return _state.process_id == 0
-
-
-def barrier(name, *, timeout=600):
-  """Waits until all processes are here.
-
-  Args:
-    name: What is waited for, for the error message.
-    timeout: Seconds.
-
-  Raises:
-    TimeoutError: They are not.
-  """
-  if _state.client is None:
-    return
-  try:
-    _state.client.wait_at_barrier(_key(f"barrier/{name}"), int(timeout * 1000))
-  except Exception as error:
-    raise TimeoutError(
-      f"Not all processes came to {name!r} within {timeout:g} s: {error}"
-    ) from error
 
 
 def broadcast(value=None):

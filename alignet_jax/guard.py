@@ -41,6 +41,17 @@ class Guarded:
   count: jax.Array
 
 
+@jax.jit
+def is_finite(tree):
+  """Whether all numbers of a tree are, bool[]; integers and keys always are."""
+  ok = [
+    jnp.all(jnp.isfinite(x))
+    for x in jax.tree.leaves(tree)
+    if jnp.issubdtype(x.dtype, jnp.inexact)
+  ]
+  return jnp.all(jnp.stack(ok)) if ok else jnp.array(True)
+
+
 def start(state):
   """State before the first step."""
   return Guarded(state, jnp.zeros([]), jnp.zeros([], jnp.int32))

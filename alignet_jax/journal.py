@@ -91,16 +91,17 @@ class Journal:
       self._files.flush()
 
   def _judge(self, row):
-    """Stops at a bad loss, or counts it."""
-    is_bad = not math.isfinite(row["loss"]) or _is_skipped(row)
+    """Stops at a bad loss or gradient, or counts it."""
+    is_bad = _is_skipped(row) or not all(
+      math.isfinite(row.get(name, 0.0)) for name in ("loss", "grad_norm")
+    )
     if self._settings.on_bad_loss == "stop":
       row.pop("skipped", None)
     if not is_bad:
       self._in_a_row = 0
       return
     step = len(self._history)
-    what = f"{self._label}: the loss of {self._unit[:-1]} {step} is "
-    what += f"{row['loss']:.6g}"
+    what = self._what(step, row)
     if math.isfinite(row["loss"]):
       is_norm = not math.isfinite(row.get("grad_norm", 0.0))
       what += (
@@ -109,7 +110,6 @@ class Journal:
         else f", more than {self._settings.spike_factor:g} times its mean"
       )
     where = self._dump(step, row)
-    where = f" What was in its batch is in {where}." if where else ""
     if self._settings.on_bad_loss == "stop":
       raise FloatingPointError(
         f"{what}. Nothing of it was saved; a lower learning rate or clip_norm"
@@ -126,18 +126,34 @@ class Journal:
       f"{what}; its update is left out ({self._num_skipped} so far).{where}"
     )
 
+  def refuse_state(self):
+    """Raises because there is something not finite in the state."""
+    step, row = len(self._history) - 1, self._history[-1]
+    raise FloatingPointError(
+      f"{self._what(step, row)}, but after its update there are parameters that"
+      " are not finite. They are not saved; a lower learning rate or clip_norm"
+      f" may help.{self._dump(step, row)}"
+    )
+
+  def _what(self, step, row):
+    """Such as "student: the loss of step 5 is 0.3"."""
+    return (
+      f"{self._label}: the loss of {self._unit[:-1]} {step} is "
+      f"{row['loss']:.6g}"
+    )
+
   def _dump(self, step, row):
-    """Writes what was in the batch of a step; the path, or None."""
+    """Writes what was in the batch of a step; a sentence that says where."""
     describe = self._settings.describe_batch
     if describe is None or self._directory is None:
-      return None
+      return ""
     directory = pathlib.Path(self._directory)
     path = directory.with_name(f"{directory.name}_bad_batch_{step}.json")
     if distributed.is_main():
       batch = {k: np.asarray(v).tolist() for k, v in describe(step).items()}
       metrics = {k: str(v) for k, v in row.items()}  # JSON has no NaN.
       artifacts.write_json(path, {"step": step, "metrics": metrics, **batch})
-    return path
+    return f" What was in its batch is in {path}."
 
 
 def _is_skipped(row):

@@ -37,6 +37,7 @@ from alignet_jax import (
   profiles,
   progress,
   speed,
+  work,
 )
 
 
@@ -59,8 +60,8 @@ class Settings:
       state as it is.
     eval_every: Steps between evaluations; there is always one at the end. 0 for
       none.
-    on_bad_loss: What to do about a loss that is no number, or a spike: "stop",
-      or "skip" the update. See `guard`.
+    on_bad_loss: What to do about a loss, or a metric "grad_norm", that is no
+      number, or a spike: "stop", or "skip" the update. See `guard`.
     spike_factor: Times the running mean of the loss that make a spike; 0 for no
       limit.
     describe_batch: Function from a step to a dict of what was in its batch,
@@ -159,8 +160,10 @@ def train(
     updates may be left out.
 
   Raises:
-    FloatingPointError: The loss is NaN or infinite, or a spike; names the step
-      and the file with its batch. Nothing of that step is saved.
+    FloatingPointError: The loss or the norm of the gradient is NaN or infinite,
+      or the loss a spike; or parameters that would be saved or returned are not
+      finite. Names the step and the file with its batch. Nothing of that step
+      is saved.
     artifacts.InputError: The checkpoints belong to another model, or are beyond
       `num_steps`; or the step does not fit into memory; or the best state is
       wanted, and there are no checkpoints, or no evaluation gave a number.
@@ -177,6 +180,7 @@ def train(
     state = guard.start(state)
     step_fn = guard.guarded(step_fn, spike_factor=settings.spike_factor)
   inner = lambda s: s.inner if settings.is_guarded else s  # noqa: E731
+  params = lambda s: getattr(inner(s), "params", inner(s))  # noqa: E731
   agreement = distributed.StopAgreement()
   with (
     _held_signals() as held,
@@ -191,7 +195,7 @@ def train(
         f"num_steps={num_steps}."
       )
     if settings.show_overview and step == 0:
-      log(overview.table(getattr(inner(state), "params", inner(state))))
+      log(overview.table(params(state)))
     rates = speed.Speed(settings.units_per_step)
     pending = None  # Metrics of the last step, perhaps still being computed.
     with (
@@ -218,6 +222,9 @@ def train(
         nonlocal pending, saved_step
         pending = book.record(pending)
         if saved_step != step:
+          # A save waits for the state in any case.
+          if not guard.is_finite(params(state)):
+            book.refuse_state()
           book.flush()
           saver.save(step, state, history)
           saved_step = step
@@ -235,8 +242,8 @@ def train(
               f"{label}: the batches from step {first_step} on ended before "
               f"step {step}; num_steps={num_steps} are needed."
             )
-          if step == first_step and settings.show_overview:
-            _plan(step_fn, state, batch, rates, log)
+          if step == first_step:
+            _plan(step_fn, state, batch, rates, settings.show_overview, log)
           window.before(step, state)
           state, metrics = step_fn(state, batch)
           saver.check()
@@ -322,16 +329,18 @@ def _is_best(history, settings):
   return last == last and not any(value <= last for value in before)
 
 
-def _plan(step_fn, state, batch, rates, log):
-  """Prints what a step needs and refuses one that does not fit."""
-  plan = memory.plan(step_fn, state, batch)
-  if plan is None:
-    return
-  log(memory.line(plan))
-  memory.check(plan)
+def _plan(step_fn, state, batch, rates, shows, log):
+  """Has the MFU shown; if asked to, prints and checks what a step needs."""
+  if shows:
+    plan = memory.plan(step_fn, state, batch)
+    if plan is not None:
+      log(memory.line(plan))
+      memory.check(plan)
   kind = jax.local_devices()[0].device_kind
-  rates.flops, rates.peak = plan.flops, speed.peak_flops(kind)
-  if rates.peak is None:
+  rates.peak = speed.peak_flops(kind)
+  if rates.peak is not None:
+    rates.flops = work.flops_per_device(step_fn, state, batch)
+  elif shows:
     log(f"peak FLOP/s of the device {kind!r} unknown, so no MFU is shown")
 
 

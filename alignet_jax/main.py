@@ -54,6 +54,9 @@ from alignet_jax import stages as stages_lib
 
 DEFAULT_CONFIG = "configs/quickstart.py"
 
+# Seconds: a week.
+MAX_WAIT = 604_800
+
 HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
 
 # Errors of the disk that only the user can mend.
@@ -156,7 +159,7 @@ def _run(argv):
       num_processes=values.num_processes,
       process_id=values.process_id,
       facts={
-        "config": manifest.config_hash(config)[:16],
+        "config": manifest.plain(config),
         "stages": ",".join(stages or ("all",)),
         "code": distributed.code_version(),
         "versions": str(manifest.versions()),
@@ -208,11 +211,16 @@ def _parse_flags(argv):
   flags.DEFINE_string("coordinator", None, "", flag_values=values)
   flags.DEFINE_integer("num_processes", None, "", 1, flag_values=values)
   flags.DEFINE_integer("process_id", None, "", 0, flag_values=values)
-  flags.DEFINE_float("wait", 300.0, "", 0.0, flag_values=values)
+  flags.DEFINE_float("wait", 300.0, "", flag_values=values)
   try:
     positional = values(["main", *argv])[1:]
   except flags.Error as error:
     raise artifacts.InputError(f"{error} (--help lists all flags)") from None
+  # The bounds of absl let NaN pass; sockets and JAX take no more than this.
+  if not 0 <= values.wait <= MAX_WAIT:
+    raise artifacts.InputError(
+      f"--wait is {values.wait}; allowed are 0 to {MAX_WAIT} seconds."
+    )
   if positional:
     raise artifacts.InputError(
       f"unexpected argument {positional[0]!r} (--help lists all flags)"

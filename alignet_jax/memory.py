@@ -1,4 +1,4 @@
-"""Whether a train step fits, said before the first one; and what it computes.
+"""Whether a train step fits, said before the first one.
 
 The step is compiled ahead; the call that follows finds it compiled.
 
@@ -9,13 +9,12 @@ Usage:
 """
 
 import dataclasses
-import functools
 import re
 
 import jax
 import numpy as np
 
-from alignet_jax import artifacts
+from alignet_jax import artifacts, work
 
 # What part of a state an array is, by the first pattern found in its name.
 _KINDS = (
@@ -27,21 +26,18 @@ _KINDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Memory and work of a step, per device.
+  """Memory that a step needs, per device.
 
   Attributes:
     state: Kind, such as "moments" -> bytes.
     batch: Bytes of the batch.
     work: Bytes of activations and whatever else is there for a while.
-    flops: Floating point operations as the compiler counts them (what remat
-      computes twice counts twice), or None if it does not say.
     limit: Bytes that the device has, or None if it does not say.
   """
 
   state: dict[str, int]
   batch: int
   work: int
-  flops: float | None
   limit: int | None
 
   @property
@@ -62,17 +58,12 @@ def plan(step_fn, state, batch):
     A `Plan`; None where the step is no compiled function or the compiler does
     not tell.
   """
-  args, keywords = (), {}
-  if isinstance(step_fn, functools.partial):
-    step_fn, args, keywords = step_fn.func, step_fn.args, step_fn.keywords
-  if not hasattr(step_fn, "lower"):
+  traced = work.trace(step_fn, state, batch)
+  if traced is None:
     return None
-  compiled = step_fn.lower(*args, state, batch, **keywords).compile()
-  analysis = compiled.memory_analysis()
+  analysis = traced.lower().compile().memory_analysis()
   if analysis is None:
     return None
-  costs = compiled.cost_analysis()
-  costs = costs[0] if isinstance(costs, list) else costs
   arguments = _bytes(state) + _bytes(batch)
   # What is given back in place of a spent argument needs no room of its own.
   fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
@@ -81,7 +72,6 @@ def plan(step_fn, state, batch):
     state=_by_kind(state),
     batch=_bytes(batch),
     work=int(analysis.temp_size_in_bytes + max(fresh, 0) + spill),
-    flops=(costs or {}).get("flops"),
     limit=_limit(),
   )
 

@@ -3,12 +3,13 @@
 JAX itself, when a process is missing, ends all others after its time-out with a
 stack of C++ and without a name. So process 0 first waits at the coordinator's
 address until each has called in, compares what they say of themselves, and has
-all read a file that it wrote into the workdir. Only the standard library is
-used, before JAX takes over the port.
+all read a file that it wrote into the workdir. The connections are those of the
+standard library, before JAX takes over the port.
 
 Usage:
   roll_call.call("10.0.0.2:8476", num_processes=4, process_id=2,
-                 facts={"config": config_hash}, workdir=workdir, timeout=300)
+                 facts={"config": manifest.plain(config)}, workdir=workdir,
+                 timeout=300)
 """
 
 import contextlib
@@ -19,13 +20,16 @@ import secrets
 import socket
 import time
 
-from alignet_jax import artifacts
+from alignet_jax import artifacts, manifest
 
 # Seconds between two attempts to reach process 0, or to see its file.
 PAUSE = 0.2
 
 # Seconds that a file may need to be seen through a network file system.
 FILE_TIMEOUT = 15.0
+
+# Fields that are shown of two configs that differ.
+NUM_SHOWN = 3
 
 
 def call(
@@ -37,8 +41,9 @@ def call(
     address: "host:port" of process 0.
     num_processes: How many there are in all.
     process_id: Which of them this is, from 0.
-    facts: Dict from a name, such as "config", to a text that must be the same
-      everywhere.
+    facts: Dict from a name, such as "config", to what must be the same
+      everywhere: a text, or a config as of `manifest.plain`, of which the
+      fields that differ are named.
     workdir: Folder that all must see; process 0 makes it.
     timeout: Seconds to wait for the others.
     log: Prints one line.
@@ -70,10 +75,12 @@ def call(
 def parse_address(address):
   """Splits "host:port"; raises `artifacts.InputError` if it is not that."""
   host, colon, port = address.rpartition(":")
-  if not colon or not host or not port.isdecimal():
+  # Longer ones than any port are beyond what int reads.
+  is_port = port.isdecimal() and len(port) < 10 and 1 <= int(port) <= 65_535
+  if not colon or not host or not is_port:
     raise artifacts.InputError(
       f"--coordinator is {address!r}; write HOST:PORT of process 0, such as"
-      " 10.0.0.2:8476, or auto."
+      " 10.0.0.2:8476, with a port from 1 to 65535, or auto."
     )
   return host.strip("[]"), int(port)
 
@@ -179,6 +186,15 @@ def _clash(hellos, other):
 def _difference(hellos):
   """Which process says something else of itself than process 0, or None."""
   for name, expected in hellos[0]["facts"].items():
+    if isinstance(expected, dict):
+      others = _config_changes(hellos, name)
+      if others:
+        return (
+          f"Processes differ in their {name}: from process 0 to"
+          f" {'; to '.join(others)}. Start the same command from the same files"
+          " everywhere."
+        )
+      continue
     others = [
       f"{i} on {hello['host']} ({hello['facts'].get(name)})"
       for i, hello in sorted(hellos.items())
@@ -191,6 +207,22 @@ def _difference(hellos):
         " everywhere."
       )
   return None
+
+
+def _config_changes(hellos, name):
+  """Of each process whose config is another: who it is, and first fields."""
+  mine, others = hellos[0]["facts"][name], []
+  for i, hello in sorted(hellos.items()):
+    theirs = hello["facts"].get(name)
+    # One of another version may say no config.
+    theirs = theirs if isinstance(theirs, dict) else {}
+    changes = manifest.config_changes(mine, theirs)
+    if changes:
+      more = len(changes) - NUM_SHOWN
+      shown = ", ".join(changes[:NUM_SHOWN])
+      shown += f" and {more} more fields" if more > 0 else ""
+      others.append(f"{i} on {hello['host']}, {shown}")
+  return others
 
 
 def _check_workdir(workdir, hellos, lines):

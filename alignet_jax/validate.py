@@ -13,7 +13,7 @@ Usage:
 import math
 import re
 
-from alignet_jax import artifacts
+from alignet_jax import artifacts, field_types, parameter_names
 from alignet_jax import config as config_lib
 
 # The published families of backbones, and their sizes with the patch size.
@@ -222,6 +222,23 @@ OPEN_RANGES = (
   (("vice.pi", "vice.val_fraction", "teacher.val_fraction"), 0, 1),
 )
 
+# Numbers that devices compute with, in float32: beyond these bounds products
+# with others become infinite, or 0. 0 itself is left to the ranges above.
+FLOAT32 = (
+  "pretrain.lr",
+  "pretrain.weight_decay",
+  "student.temperature",
+  "student.lr",
+  "student.decay_to_init",
+  "student.clip_norm",
+  "student.spike_factor",
+  "photo_student.lr",
+  "photo_student.temperature_factor",
+  "photo_student.decay_to_init",
+  "photo_student.clip_norm",
+)
+FLOAT32_BOUNDS = (1e-12, 1e12)
+
 # What describes a backbone of a published family.
 _NAMED = ("name", "pool", "size", "preprocessing")
 
@@ -266,20 +283,6 @@ NEEDS = {
   ),
 }
 
-# What every student needs besides; nothing has a default outside the configs.
-STUDENT_FIELDS = (
-  "batches",
-  "representation",
-  "stop_grad",
-  "trainable",
-  "decay_mask",
-  "compute_dtype",
-  "remat",
-  "on_error",
-  "mesh",
-  "export",
-)
-
 # (Field, other field, whether a pair of values is fine, what that is called).
 _AT_MOST = (lambda x, y: x <= y, "at most")
 _LESS = (lambda x, y: x < y, "less than")
@@ -294,7 +297,8 @@ RELATIONS = (
   ("pretrain.num_microbatches", "pretrain.batch_size", *_DIVIDES),
 )
 
-_MISSING = object()
+_MISSING = field_types.MISSING
+_get = field_types.get
 
 
 def check(config):
@@ -306,6 +310,7 @@ def check(config):
   Raises:
     artifacts.InputError: Names the field, the value met and those allowed.
   """
+  field_types.check(config)
   for field, known in CHOICES.items():
     for value in _items(config, field):
       if value not in known:
@@ -331,6 +336,11 @@ def check(config):
     for field, value in _numbers(config, fields, text):
       if not low < value < high:
         raise _not_allowed(field, value, text)
+  least, most = FLOAT32_BOUNDS
+  text = f"{least:g} to {most:g}; beyond, float32 makes 0 or infinity of them"
+  for field, value in _numbers(config, FLOAT32, text):
+    if value != 0 and not least <= value <= most:
+      raise _not_allowed(field, value, text)
   for (field, value), needed in NEEDS.items():
     if _get(config, field) == value:
       missing = [name for name in needed if _get(config, name) is _MISSING]
@@ -351,15 +361,6 @@ def check(config):
   _check_teacher(config)
   _check_student(config)
   _check_loop(config)
-
-
-def _get(config, field):
-  """The value of a dotted field, or `_MISSING`."""
-  for name in field.split("."):
-    if not hasattr(config, "keys") or name not in config:
-      return _MISSING
-    config = config[name]
-  return config
 
 
 def _items(config, field):
@@ -477,17 +478,7 @@ def _check_teacher(config):
 
 
 def _check_student(config):
-  """Batches can be cut, patterns compile, and there is what is compared."""
-  missing = [
-    f"config.student.{name}"
-    for name in STUDENT_FIELDS
-    if _get(config, f"student.{name}") is _MISSING
-  ]
-  if missing and _get(config, "student.loss") is not _MISSING:
-    raise artifacts.InputError(
-      f"config.student lacks fields: {', '.join(missing)}. Take them over from"
-      " configs/vit_b16.py."
-    )
+  """Batches can be cut, something is trained, and there is what is compared."""
   student = {
     name: _get(config, f"student.{name}")
     for name in (
@@ -497,34 +488,28 @@ def _check_student(config):
       "images_per_cluster",
       "num_microbatches",
       "representation",
-      "head_dim",
-      "stop_grad",
     )
   }
   size, what = student["batch_size"], "config.student.batch_size"
   if student["batches"] == "dense":
     size = student["clusters_per_batch"] * student["images_per_cluster"]
     what = "config.student.clusters_per_batch x images_per_cluster"
+    num_clusters = _get(config, "clusters.num_clusters")
+    if num_clusters is not _MISSING and (
+      student["clusters_per_batch"] > num_clusters
+    ):
+      raise artifacts.InputError(
+        "config.student.clusters_per_batch is"
+        f" {student['clusters_per_batch']}; it must be at most"
+        f" config.clusters.num_clusters, which is {num_clusters}."
+      )
   num_parts = student["num_microbatches"]
   if _MISSING not in (size, num_parts) and size % num_parts:
     raise artifacts.InputError(
       f"config.student.num_microbatches is {num_parts}; it must be a divisor of"
       f" {what}, which is {size}."
     )
-  for field in ("student.trainable", "student.decay_mask"):
-    for pattern in _items(config, field):
-      try:
-        re.compile(pattern)
-      except re.error as error:
-        raise artifacts.InputError(
-          f"config.{field} is {pattern!r}, which is no regular expression:"
-          f" {error}. Use '.*' for all parameters."
-        ) from error
-  if student["stop_grad"] is True and student["head_dim"] == 0:
-    raise artifacts.InputError(
-      "config.student.stop_grad is True and config.student.head_dim 0: there is"
-      " nothing to train. Set stop_grad to False, or head_dim to 1 or more."
-    )
+  _check_patterns(config)
   group = "student"
   if _get(config, "student.backbone.source") == "teacher":
     group = "features"
@@ -535,6 +520,51 @@ def _check_student(config):
       f"config.student.representation is {representation!r}, but with"
       f" config.{group}.backbone.pool {pool!r} there is no class token; use"
       " pre_logits, head_input or patch_mean."
+    )
+
+
+def _check_patterns(config):
+  """There are parameters that are trained, and of these, some that decay."""
+  trainable, decay_mask, stop_grad, head_dim = (
+    _get(config, f"student.{name}")
+    for name in ("trainable", "decay_mask", "stop_grad", "head_dim")
+  )
+  if trainable is _MISSING:
+    return
+  patterns = {"trainable": trainable, "decay_mask": decay_mask}
+  for name, pattern in patterns.items():
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise artifacts.InputError(
+        f"config.student.{name} is {pattern!r}, which is no regular expression:"
+        f" {error}. Use '.*' for all parameters."
+      ) from error
+  if stop_grad and head_dim == 0:
+    raise artifacts.InputError(
+      "config.student.stop_grad is True and config.student.head_dim 0: there is"
+      " nothing to train. Set stop_grad to False, or head_dim to 1 or more."
+    )
+  names = parameter_names.names(has_head=head_dim != 0)
+  trained = [name for name in names if re.search(trainable, name)]
+  decaying = [name for name in trained if re.search(decay_mask, name)]
+  for name, found, whose in (
+    ("trainable", trained, "no parameter of a student"),
+    ("decay_mask", decaying, f"none that trainable, {trainable!r}, lets train"),
+  ):
+    if not found:
+      raise artifacts.InputError(
+        f"config.student.{name} is {patterns[name]!r}, which is found in the"
+        f" name of {whose}. Use '.*' for all; there are"
+        " backbone/Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel"
+        f"{', triplet_head/kernel' if head_dim else ''} and others."
+      )
+  if stop_grad and not set(trained) & set(parameter_names.HEAD):
+    raise artifacts.InputError(
+      "config.student.stop_grad is True, so only the triplet head is trained,"
+      f" and config.student.trainable is {trainable!r}, which leaves it out:"
+      " there is nothing to train. Set stop_grad to False, or trainable to '.*'"
+      " or 'triplet_head'."
     )
 
 
@@ -555,12 +585,12 @@ def _check_loop(config):
       " export to 'last'."
     )
   window = _get(config, "student.profile")
-  if window is not _MISSING and (
-    not isinstance(window, (tuple, list))
-    or len(window) != 2
-    or not all(isinstance(number, int) for number in window)
-  ):
-    raise artifacts.InputError(
-      f"config.student.profile is {window!r}; write two whole numbers, the"
-      " first step and how many, such as 10,5; 0,0 for none."
-    )
+  if window is not _MISSING:
+    first, number = window
+    num_steps = _get(config, "student.num_steps")
+    if number > 0 and first + number > num_steps:
+      raise artifacts.InputError(
+        f"config.student.profile is {window!r}, which are {number} steps from"
+        f" step {first} on; config.student.num_steps is {num_steps}, so the"
+        f" last step is {num_steps - 1}. Let the window end by then."
+      )

@@ -33,8 +33,16 @@ HELP
 
 gpus=${CUDA_VISIBLE_DEVICES-all}
 memory=0.9 processes=1 port=8476 logs=logs
+rest=() # What is left for main.
 while [ $# -gt 0 ]; do
   case $1 in
+    --gpus | --memory | --processes | --port | --logs)
+      [ $# -gt 1 ] || die "$1 has no value; write $1=VALUE."
+      flag=$1=$2
+      shift 2
+      set -- "$flag" "$@"
+      continue
+      ;;
     -h | --help)
       usage
       exit
@@ -46,12 +54,14 @@ while [ $# -gt 0 ]; do
     --logs=*) logs=${1#*=} ;;
     --)
       shift
+      rest+=("$@")
       break
       ;;
-    *) break ;;
+    *) rest+=("$1") ;;
   esac
   shift
 done
+set -- "${rest[@]+"${rest[@]}"}"
 
 ALIGNET_DRY_RUN=${DRY_RUN:-${ALIGNET_DRY_RUN:-0}}
 case $memory in
@@ -87,6 +97,19 @@ IFS=, read -r -a chosen <<<"$gpus"
 met=,
 for gpu in "${chosen[@]}"; do
   case $gpu in
+    GPU-*) # What CUDA takes as well is the beginning of a unique name.
+      name=$gpu
+      gpu=$(printf '%s\n' "$listed" | grep -F "(UUID: $name" |
+        sed -n 's/^GPU \([0-9]*\):.*/\1/p') || true
+      case $gpu in
+        "" | *[!0-9]*)
+          die "--gpus names $name; \`nvidia-smi -L\` must list one GPU of" \
+            "that name."
+          ;;
+      esac
+      ;;
+  esac
+  case $gpu in
     0?*) die "--gpus is '$gpus'; write numbers without zeros before them." ;;
   esac
   case $met in
@@ -94,7 +117,7 @@ for gpu in "${chosen[@]}"; do
   esac
   met=$met$gpu,
   case $gpu in
-    GPU-* | MIG-*) ;; # by their unique names
+    MIG-*) ;; # by their unique names
     "" | *[!0-9]*) die "--gpus is '$gpus'; write numbers, such as 0,1." ;;
     *)
       [ "$gpu" -lt "$available" ] ||

@@ -104,6 +104,13 @@ check_names() {
         "'$ZONE', name '$NAME'. Allowed are a-z, 0-9 and hyphens."
       ;;
   esac
+  # Else one would be taken for a flag, or for a folder.
+  local name
+  for name in "$PROJECT" "$ZONE" "$NAME"; do
+    case $name in
+      [!a-z0-9]*) die "'$name' is no name; it begins with a letter or digit." ;;
+    esac
+  done
   case $WORKER in
     all) ;;
     "" | *[!0-9]*) die "--worker is '$WORKER'; allowed are numbers and all." ;;

@@ -53,7 +53,6 @@ def test_alone_everything_returns_at_once():
   assert distributed.broadcast({"a": 1}) == {"a": 1}
   assert distributed.gather(3) == [3]
   assert distributed.all_true(True) and not distributed.all_true(False)
-  distributed.barrier("nothing")
   distributed.stop_others()
   distributed.shut_down()
   agreement = distributed.StopAgreement()

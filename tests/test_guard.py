@@ -34,7 +34,9 @@ def losses_with(bad):
   return losses
 
 
-def train(directory, losses, *, stop_at=None, lines=None, **settings):
+def train(
+  directory, losses, *, stop_at=None, lines=None, step_fn=step_fn, **settings
+):
   def make_batches(start):
     for step in range(start, NUM_STEPS):
       if step == stop_at:
@@ -172,6 +174,71 @@ def test_a_gradient_that_is_no_number_counts_too():
   state, metrics = step(state, jnp.array(1.0))
   assert metrics["skipped"] == 0
   np.testing.assert_array_equal(state.inner, np.ones(2))
+
+
+@jax.jit
+def unseen_step_fn(state, batch):
+  """Loss 1 whatever happens; the batch is the norm of the gradient."""
+  norm = jnp.sum(batch)
+  params = state.params + jnp.where(jnp.isfinite(norm), 0.1, norm)
+  metrics = {"loss": jnp.ones([]), "grad_norm": norm}
+  return State(params, state.step + 1), metrics
+
+
+# The first, the last before a checkpoint, the first after it, the very last.
+@pytest.mark.parametrize("step", [0, 3, 4, NUM_STEPS - 1])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_no_number_stops_before_it_is_saved(
+  tmp_path, step, bad
+):
+  with pytest.raises(FloatingPointError) as error:
+    train(tmp_path / "c", losses_with({step: bad}), step_fn=unseen_step_fn)
+  text = str(error.value)
+  assert f"loss of step {step} is 1, and its gradient is not finite" in text
+  path = tmp_path / f"c_bad_batch_{step}.json"
+  assert str(path) in text and json.loads(path.read_text())["step"] == step
+  with checkpoints.Checkpoints(tmp_path / "c") as saver:
+    assert saver.steps() == list(range(4, step + 1, 4))[-2:]
+  # What made it bad is gone: the same command goes on to its end.
+  state, _ = train(tmp_path / "c", losses_with({}), step_fn=unseen_step_fn)
+  np.testing.assert_allclose(state.params, 0.1 * NUM_STEPS, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("step", [3, NUM_STEPS - 1])
+@pytest.mark.parametrize("on_bad_loss", ["stop", "skip"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_parameters_that_are_not_finite_are_neither_saved_nor_returned(
+  tmp_path, step, on_bad_loss, keeps
+):
+  """Neither loss nor gradient tells, such as with a learning rate of 1e39."""
+
+  @jax.jit
+  def step_fn(state, batch):
+    params = state.params + jnp.where(batch > 2, jnp.inf, 0.1)
+    return State(params, state.step + 1), {"loss": jnp.ones([])}
+
+  with pytest.raises(FloatingPointError) as error:
+    train(
+      tmp_path / "c" if keeps else None,
+      losses_with({step: 3.0}),
+      step_fn=step_fn,
+      on_bad_loss=on_bad_loss,
+    )
+  text = str(error.value)
+  assert f"step {step} is 1, but after its update there are param" in text
+  path = tmp_path / f"c_bad_batch_{step}.json"
+  assert path.exists() == (str(path) in text) == keeps
+  if keeps:
+    with checkpoints.Checkpoints(tmp_path / "c") as saver:
+      assert max(saver.steps(), default=0) == step - step % 4
+
+
+def test_what_is_finite():
+  tree = {"a": jnp.ones(2), "b": jnp.arange(3), "c": jax.random.key(0)}
+  assert guard.is_finite(tree)
+  for bad in (np.nan, np.inf, -np.inf):
+    assert not guard.is_finite({**tree, "d": jnp.array([0.0, bad])})
+  assert guard.is_finite({"b": jnp.arange(3)})
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,6 @@ def test_the_parts_of_a_state_by_hand(monkeypatch):
   assert plan.state["parameters"] == 72
   assert plan.batch == 40
   assert plan.total >= 112
-  assert plan.flops > 2 * 2 * 5 * 3
   memory.check(plan)
   fits_not = dataclasses.replace(plan, limit=100)
   with pytest.raises(artifacts.InputError, match="Raise num_microbatches"):
@@ -322,6 +321,19 @@ def test_the_loop_counts_no_evaluation_as_a_step(tmp_path, monkeypatch):
   monkeypatch.setattr(speed.Speed, "pausing", pausing)
   _, history = train(tmp_path, eval_fn=evaluate, eval_every=3)
   assert sum("val_loss" in row for row in history) == 3
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_the_mfu_is_known_also_where_no_table_is_shown(monkeypatch, shows):
+  """As for the second of two variants. The step is 2 x 5 by 5 x 3."""
+  found = []
+  monkeypatch.setattr(speed, "peak_flops", lambda kind: 1e9)
+  monkeypatch.setattr(
+    speed.Speed, "rates", lambda rates: found.append((rates.flops, rates.peak))
+  )
+  monkeypatch.setattr(speed.Speed, "words", lambda rates: {})
+  train(None, show_overview=shows)
+  assert found == [(2.0 * 2 * 5 * 3, 1e9)] * NUM_STEPS
 
 
 @pytest.mark.parametrize(

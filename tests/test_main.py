@@ -363,6 +363,20 @@ def test_a_reader_that_leaves_ends_the_run_quietly(folder):
   assert err == ""
 
 
+@pytest.mark.parametrize("wait", ["nan", "inf", "-1", "604801"])
+def test_a_time_to_wait_that_is_none(folder, calls, capsys, wait):
+  flags = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=1"]
+  assert main.main([*flags, f"--wait={wait}"]) == 2
+  assert "allowed are 0 to 604800 seconds" in capsys.readouterr().err
+  assert calls == []
+
+
+def test_a_port_that_is_none(folder, calls, capsys):
+  flags = ["--num_processes=2", "--process_id=0"]
+  assert main.main(["--coordinator=localhost:99999", *flags]) == 2
+  assert "with a port from 1 to 65535" in capsys.readouterr().err
+
+
 def test_numbers_of_processes_need_a_coordinator(folder, calls, capsys):
   assert main.main(["--process_id=1"]) == 2
   assert "need --coordinator=HOST:PORT" in capsys.readouterr().err

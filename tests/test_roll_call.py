@@ -137,10 +137,43 @@ def test_another_number_of_processes(tmp_path):
     assert "says --num_processes=2, process 0 says 3" in error
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:x"])
+def test_the_fields_by_which_configs_differ_are_named(tmp_path):
+  """NaN is what it is; of five other fields three are shown."""
+  mine = {"student": {"lr": 0.1, "x": float("nan")}, "seed": 1}
+  theirs = {"student": {**mine["student"], "lr": 0.2}, "seed": 1}
+  many = {**mine, **{f"a{i}": i for i in range(5)}}
+  configs = (mine, theirs, many)
+  callers = [
+    {"process_id": i, "workdir": tmp_path, "facts": {**FACTS, "config": config}}
+    for i, config in enumerate(configs)
+  ]
+  host = socket.gethostname()
+  for error in call_all(callers):
+    assert error.startswith(
+      f"Processes differ in their config: from process 0 to 1 on {host},"
+      f" config.student.lr 0.1 -> 0.2; to 2 on {host}, config.a0 (none) -> 0,"
+      " config.a1 (none) -> 1, config.a2 (none) -> 2 and 2 more fields. Start"
+    )
+  for caller in callers:
+    caller["facts"] = {"config": mine, "code": "x"}
+  assert call_all(callers) == [None] * 3
+  callers[2]["facts"] = {"config": "a hash, as an older version says"}
+  for error in call_all(callers):
+    assert f"to 2 on {host}, config.seed 1 -> (none)" in error
+
+
+@pytest.mark.parametrize(
+  "address",
+  ["", "host", "host:", ":1", "host:x", "host:0", "h:65536", "h:" + "9" * 5000],
+)
 def test_addresses_that_are_none(address):
   with pytest.raises(artifacts.InputError, match="write HOST:PORT"):
     roll_call.parse_address(address)
+
+
+def test_addresses():
+  assert roll_call.parse_address("10.0.0.2:65535") == ("10.0.0.2", 65_535)
+  assert roll_call.parse_address("[::1]:1") == ("::1", 1)
 
 
 def test_a_number_beyond_the_last(tmp_path):

@@ -8,9 +8,9 @@ import sys
 import ml_collections
 import pytest
 
-from alignet_jax import artifacts, validate
+from alignet_jax import artifacts, field_types, parameter_names, validate
 from alignet_jax import config as config_lib
-from alignet_jax.backbones import families, vit
+from alignet_jax.backbones import families, vit, weights
 from alignet_jax.backbones import stage as backbone_stage
 from alignet_jax.images import sources, world
 from alignet_jax.judgments import stage as judgments_stage
@@ -62,7 +62,7 @@ def test_a_config_without_the_fields_passes():
     ("judgments.num_train", "0", "is 0; allowed are numbers: 1 or more."),
     ("student.lr", "0", "is 0.0; allowed are numbers: more than 0."),
     ("student.spike_factor", "0.5", "more than 1, or 0 for no limit."),
-    ("student.profile", "3", "write two whole numbers"),
+    ("student.profile", "3", "allowed are two whole numbers, the"),
     ("student.on_bad_loss", "skp", "Did you mean 'skip'[?]"),
     ("student.export", "bets", "Did you mean 'best'[?]"),
     ("student.lr", "inf", "is inf; allowed are numbers: more than 0."),
@@ -98,6 +98,17 @@ def test_a_config_without_the_fields_passes():
     ("teacher.num_folds", "1", "is 1, .* allowed are 2 or more, or 0 for none"),
     ("teacher.num_folds", "-1", "is -1; allowed are numbers: 0 or more"),
     ("student.loss", "jds", "'jds', which is not known. Did you mean 'jsd'[?]"),
+    ("student.loss", "JSD", "'JSD', which is not known. Did you mean 'jsd'[?]"),
+    ("student.temperature", "1e-30", "1e-30; allowed are .* 1e-12 to 1e[+]12;"),
+    ("student.temperature", "1e39", "beyond, float32 makes 0 or infinity"),
+    ("student.lr", "1e39", "is 1e[+]39; allowed are numbers: 1e-12 to 1e[+]12"),
+    ("student.lr", "1e-60", "is 1e-60; allowed are numbers: 1e-12 to 1e[+]12"),
+    ("student.decay_to_init", "1e39", "decay_to_init is 1e[+]39; allowed are"),
+    ("student.profile", "300,1", "300, 1[)], which are 1 steps .* step is 299"),
+    ("student.profile", "298,3", "Let the window end by then"),
+    ("student.trainable", "Backbone", "is 'Backbone', which is found in .* no"),
+    ("student.trainable", "triplet_head", "the name of no parameter of a stud"),
+    ("student.decay_mask", "krnel", "decay_mask is 'krnel', which is found in"),
     ("student.variants", "alined", "Did you mean 'aligned'[?]"),
     ("student.batches", "dens", "'dens', which .* Did you mean 'dense'[?]"),
     ("student.images_per_cluster", "1", "is 1; allowed are numbers: 2 or more"),
@@ -186,6 +197,127 @@ def test_parts_of_a_dense_batch_are_those_of_its_images():
   )
 
 
+def test_a_dense_batch_has_no_more_clusters_than_there_are():
+  config = _load("quickstart.py")
+  number = config.clusters.num_clusters
+  overrides = {"student.batches": "dense", "student.num_microbatches": "1"}
+  overrides["student.clusters_per_batch"] = str(number)
+  validate.check(_load("quickstart.py", overrides))
+  overrides["student.clusters_per_batch"] = str(number + 1)
+  with pytest.raises(
+    artifacts.InputError,
+    match=f"is {number + 1}; it must be at most config.clusters.num_clusters,"
+    f" which is {number}",
+  ):
+    validate.check(_load("quickstart.py", overrides))
+  del overrides["student.batches"]  # Nothing reads it.
+  validate.check(_load("quickstart.py", overrides))
+
+
+def test_the_profile_may_end_with_the_last_step():
+  validate.check(_load("quickstart.py", {"student.profile": "297,3"}))
+  validate.check(_load("quickstart.py", {"student.profile": "1000,0"}))
+
+
+@pytest.mark.parametrize(
+  ("overrides", "sentence"),
+  [
+    ({"stop_grad": "true", "trainable": "backbone"}, "'backbone', which leave"),
+    ({"trainable": "backbone", "decay_mask": "head"}, "'backbone', lets train"),
+    ({"stop_grad": "true", "trainable": "head"}, None),
+    ({"stop_grad": "true", "trainable": "bias"}, None),
+    ({"trainable": "encoderblock_11", "decay_mask": "Dense_1/kernel"}, None),
+  ],
+)
+def test_there_is_something_to_train_and_to_decay(overrides, sentence):
+  overrides = {f"student.{name}": text for name, text in overrides.items()}
+  config = _load("vit_b16.py", overrides)
+  if sentence is None:
+    validate.check(config)
+  else:
+    with pytest.raises(artifacts.InputError, match=sentence):
+      validate.check(config)
+
+
+def test_the_names_of_parameters_are_those_of_the_model():
+  """Of every kind of vision transformer there is, with a head and without."""
+  found = set()
+  for fields in (
+    {"pool": "map", "layer_scale": True},
+    {"pool": "gap", "pre_norm": True, "rep_size": 3},
+    {"pool": "cls", "num_registers": 2, "mlp": "swiglu"},
+    {"pool": "cls_patch_mean", "patch_bias": False},
+  ):
+    backbone = vit.ViT(
+      patch_size=2, width=4, depth=2, mlp_dim=3, num_heads=2, **fields
+    )
+    student = student_model.Student(backbone, head_dim=3)
+    found |= set(weights.expected_shapes(student, image_size=4))
+  assert found == set(parameter_names.names(depth=2, has_head=True))
+  without = {name for name in found if not name.startswith("triplet_head")}
+  assert without == set(parameter_names.names(depth=2, has_head=False))
+  depths = [depth for _, depth, *_ in vit.VARIANTS.values()]
+  assert max(depths) < parameter_names.MAX_DEPTH
+
+
+def _changed(name, field, value):
+  """A config with a field of any value, or without it if that is None."""
+  config = _load(name).copy_and_resolve_references().unlock()
+  *parents, leaf = field.split(".")
+  group = config
+  for parent in parents:
+    group = group[parent]
+  del group[leaf]
+  if value is not None:
+    group[leaf] = value
+  return config
+
+
+@pytest.mark.parametrize(
+  ("field", "name"),
+  [
+    (f"{section}.{field}", example.removeprefix("configs/"))
+    for section, (example, fields) in field_types.SECTIONS.items()
+    for field in fields
+  ],
+)
+def test_each_field_of_a_section_is_needed_and_has_its_type(field, name):
+  validate.check(_changed(name, field, validate._get(_load(name), field)))
+  with pytest.raises(artifacts.InputError) as info:
+    validate.check(_changed(name, field, None))
+  section = field.partition(".")[0]
+  assert str(info.value).startswith(f"config.{section} lacks fields: config.")
+  assert f"config.{field}." in str(info.value)
+  with pytest.raises(artifacts.InputError) as info:
+    validate.check(_changed(name, field, b"x"))
+  assert str(info.value).startswith(f"config.{field} is b'x'; allowed are ")
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "sentence"),
+  [
+    ("student.mesh.fsdp", 1.0, "is 1.0; allowed are whole numbers"),
+    ("student.mesh", 1, "lacks fields: config.student.mesh.fsdp, config.stud"),
+    ("student.trainable", ("a", "b"), r"is \('a', 'b'\); allowed are texts"),
+    ("student.remat", "no", "is 'no'; allowed are True and False"),
+    ("student.stop_grad", "yes", "is 'yes'; allowed are True and False"),
+    ("student.lr", True, "is True; allowed are numbers"),
+    ("student.batch_size", True, "is True; allowed are whole numbers"),
+    ("student.variants", "aligned", "'aligned'; allowed are tuples of names"),
+    ("student.profile", (1, 2.0), r"\(1, 2.0\); allowed are two whole"),
+    ("student.images_per_cluster", 2.5, "is 2.5; allowed are whole numbers"),
+  ],
+)
+def test_what_a_config_file_may_hold_by_mistake(field, value, sentence):
+  with pytest.raises(artifacts.InputError, match=sentence):
+    validate.check(_changed("quickstart.py", field, value))
+
+
+def test_a_whole_number_may_stand_for_any():
+  validate.check(_changed("quickstart.py", "student.lr", 1))
+  validate.check(_changed("quickstart.py", "student.profile", [10, 5]))
+
+
 def test_the_best_needs_an_evaluation():
   best = {"student.export": "best"}
   validate.check(_load("quickstart.py", best))
@@ -224,6 +356,8 @@ def test_every_rule_is_about_a_field_of_some_config():
   fields = [
     *validate.CHOICES,
     *validate.DISTINCT,
+    *validate.FLOAT32,
+    *field_types.OPTIONAL,
     *(field for fields, _, _ in validate.RANGES for field in fields),
     *(field for fields, _, _ in validate.OPEN_RANGES for field in fields),
     *(field for field, _ in validate.NEEDS),

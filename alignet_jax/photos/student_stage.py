@@ -17,7 +17,9 @@ def run_students(context):
   """Trains a student per fold, one of all concepts, and the control.
 
   The control learns the similarities of the same teacher without a transform.
-  It knows no judgment, so one serves all folds; it sees all photographs.
+  It knows no judgment but through one scalar, the sharpness of its targets,
+  which is matched to that of the teacher of all concepts; so one control serves
+  all folds. It sees all photographs.
 
   Writes `aligned_fold0.npz` and so on, the blocks that were trained;
   `aligned.npz`, `control.npz` and `base.npz`, whole backbones as of
@@ -65,6 +67,7 @@ def run_students(context):
       )
     targets = transformed.get(name)
     if name == CONTROL:
+      # One scalar from the teacher of all concepts, also of those held out.
       targets = students.as_sharp(
         teacher, transformed[stage.ALL], seed=config.seed
       )

@@ -64,12 +64,30 @@ def make_student(model, settings, *, image_size):
   height, width = weights_lib.height_and_width(image_size)
   image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   try:
-    jax.eval_shape(student.init, jax.random.key(0), image)
+    variables = jax.eval_shape(student.init, jax.random.key(0), image)
   except artifacts.InputError as error:
     raise artifacts.InputError(
       f"config.student.representation is {settings.representation!r}. {error}"
     ) from error
+  _check_patterns(settings, variables["params"])
   return student
+
+
+def _check_patterns(settings, params):
+  """Refuses patterns by which nothing is trained, or nothing of it decays."""
+  is_trained = optimizer.named(
+    params, settings.trainable, "config.student.trainable"
+  )
+  # None is no leaf.
+  trained = jax.tree.map(lambda x, t: x if t else None, params, is_trained)
+  optimizer.named(trained, settings.decay_mask, "config.student.decay_mask")
+  if settings.stop_grad and not jax.tree.leaves(trained["triplet_head"]):
+    raise artifacts.InputError(
+      "config.student.stop_grad is True, so only the triplet head is trained,"
+      f" and config.student.trainable is {settings.trainable!r}, which leaves"
+      " it out: there is nothing to train. Set stop_grad to False, or trainable"
+      " to '.*' or 'triplet_head'."
+    )
 
 
 def make_optimizer(settings):

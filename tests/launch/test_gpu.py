@@ -89,6 +89,18 @@ def test_the_gpus_of_the_environment_are_the_default(gpu):
   assert "CUDA_VISIBLE_DEVICES=3,1" in words
 
 
+def test_flags_may_have_a_space_and_stand_anywhere(gpu):
+  (words,) = commands(
+    gpu("--gpus", "0", "--config=a.py", "--memory", "0.5", "-x", DRY_RUN="1")
+  )
+  assert "CUDA_VISIBLE_DEVICES=0" in words
+  assert "XLA_PYTHON_CLIENT_MEM_FRACTION=0.5" in words
+  assert words[-2:] == ["--config=a.py", "-x"]
+  (words,) = commands(gpu("--gpus=GPU-3,1", "--", "--gpus", "0", DRY_RUN="1"))
+  assert "CUDA_VISIBLE_DEVICES=GPU-3,1" in words
+  assert words[-2:] == ["--gpus", "0"]
+
+
 def test_an_environment_that_hides_all_gpus_is_obeyed(gpu):
   done = gpu(DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
   assert done.returncode == 1 and "CUDA_VISIBLE_DEVICES" in done.stderr
@@ -131,6 +143,13 @@ def test_when_one_process_fails_the_others_are_ended(gpu):
     (["--gpus=1,0,1"], "--gpus names GPU 1 twice"),
     (["--gpus=0,00"], "without zeros before them"),
     (["--gpus="], "no GPU may be used"),
+    (["--gpus=1,GPU-1"], "--gpus names GPU 1 twice"),
+    (["--gpus=GPU-2,GPU-2"], "--gpus names GPU 2 twice"),
+    (["--gpus=GPU-7"], "--gpus names GPU-7; `nvidia-smi -L` must list one"),
+    (["--gpus=GPU-"], "--gpus names GPU-; `nvidia-smi -L` must list one"),
+    (["--gpus", "4"], "--gpus names GPU 4; this machine has 0 to 3"),
+    (["--config=a.py", "--gpus=4"], "--gpus names GPU 4; this machine"),
+    (["--config=a.py", "--gpus"], "--gpus has no value; write --gpus=VALUE"),
     (["--port=65536"], "--port is '65536'; allowed are 1 to 65535"),
     (["--port=x"], "--port is 'x'; a whole number from 1 is needed"),
     (["--memory=2"], "--memory is '2'; allowed are 0.01 to 1"),

@@ -174,6 +174,18 @@ def test_a_dense_student_is_trained_from_what_the_stages_left(context):
     ({"trainable": "hed"}, "trainable is 'hed', which is found in the name of"),
     ({"decay_mask": "hed"}, "decay_mask is 'hed', which is found"),
     (
+      {"trainable": "encoderblock_1"},
+      "config.student.trainable is 'encoderblock_1', which is found in",
+    ),
+    (
+      {"trainable": "backbone", "decay_mask": "triplet_head"},
+      "config.student.decay_mask is 'triplet_head', which is found in",
+    ),
+    (
+      {"stop_grad": True, "trainable": "backbone"},
+      "trainable is 'backbone', which leaves it out: there is nothing to",
+    ),
+    (
       {"stop_grad": True, "head_dim": 0},
       "stop_grad is True and config.student.head_dim 0: there is nothing",
     ),
