@@ -203,21 +203,9 @@ def _accuracy(embedding, known, people, similarity, seed):
     )
   )
   if people.rt is not None:
-    found = calibration.reaction_time_correlation(
-      logprobs, triplets, people.rt[kept], seed=seed
-    )
     made.append(
-      score.Score(
-        "alignment",
-        people.name,
-        "reaction_time",
-        similarity,
-        found.value,
-        found.low,
-        found.high,
-        chance=0.0,
-        num=found.num,
-        note="Spearman, entropy against median time; over triplets",
+      reaction_time_row(
+        people.name, similarity, logprobs, triplets, people.rt[kept], seed
       )
     )
   if people.categories:
@@ -237,6 +225,32 @@ def _accuracy(embedding, known, people, similarity, seed):
         )
         made[-1] = dataclasses.replace(made[-1], num=found.num_triplets)
   return made
+
+
+def reaction_time_row(name, variant, logprobs, triplets, rt, seed):
+  """The correlation of a model's entropy with people's reaction times."""
+  found = calibration.reaction_time_correlation(
+    logprobs, triplets, rt, seed=seed
+  )
+  if math.isnan(found.value):
+    reason = (
+      f"{found.num} triplets have a known time; it takes 3."
+      if found.num < 3
+      else "all entropies of the model or all times of people are equal."
+    )
+    return score.skipped("alignment", name, "reaction_time", reason, variant)
+  return score.Score(
+    "alignment",
+    name,
+    "reaction_time",
+    variant,
+    found.value,
+    found.low,
+    found.high,
+    chance=0.0,
+    num=found.num,
+    note="Spearman, entropy against median time; over triplets",
+  )
 
 
 def _repeats(embedding, known, people, similarity, seed):
@@ -343,14 +357,24 @@ def uncertainty_rows(name, logprobs, counts, variant, seed, note=""):
   cross = shares * np.where(shares > 0, logprobs, 0.0)
   kl = -people - cross.sum(axis=1)
   bins = calibration.reliability(logprobs, counts)
-  return [
-    row(
+  equal = [
+    whose
+    for whose, values in (("the model", entropy), ("people", people))
+    if np.ptp(values) <= 1e-12  # Rounding.
+  ]
+  if equal:
+    reason = f"all entropies of {equal[0]} are equal."
+    entropy_r = score.skipped("alignment", name, "entropy_r", reason, variant)
+  else:
+    entropy_r = row(
       "entropy_r",
       variant,
       uncertainty.entropy_correlation(logprobs, counts),
       *bootstrap.correlation(entropy, people, seed=seed),
       chance=0.0,
-    ),
+    )
+  return [
+    entropy_r,
     row(
       "kl",
       variant,

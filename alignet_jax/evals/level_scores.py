@@ -15,7 +15,7 @@ import functools
 import numpy as np
 
 from alignet_jax import odd_one_out
-from alignet_jax.evals import bootstrap, calibration, choice_scores, score
+from alignet_jax.evals import bootstrap, choice_scores, score
 from alignet_jax.evals import levels as levels_lib
 from alignet_jax.judgments import records
 
@@ -221,21 +221,14 @@ def _other_intervals(embedding, people, similarity, seed):
         )
       )
     if people.rt is not None:
-      found = calibration.reaction_time_correlation(
-        logprobs[here], people.triplets[here], people.rt[here], seed=seed
-      )
       made.append(
-        score.Score(
-          "alignment",
+        choice_scores.reaction_time_row(
           people.name,
-          "reaction_time",
           f"{similarity}, {level}",
-          found.value,
-          found.low,
-          found.high,
-          chance=0.0,
-          num=found.num,
-          note="Spearman, entropy against median time; over triplets",
+          logprobs[here],
+          people.triplets[here],
+          people.rt[here],
+          seed,
         )
       )
   return made

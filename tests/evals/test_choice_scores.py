@@ -141,6 +141,31 @@ def test_ties_are_wrong():
   assert row.value == 0 and row.note.startswith("over triplets; 2 ties")
 
 
+def test_no_number_without_a_reason(judged):
+  _, people = judged
+  triplets, counts = people.repeats
+  # The same three numbers, in other orders: people are as unsure everywhere.
+  alike = np.random.default_rng(0).permuted(
+    np.tile([1, 3, 9], (len(counts), 1)), axis=1
+  )
+  few = np.full(len(triplets), np.nan)
+  few[:2] = 1.0
+  for x, odd_counts, rt, reason in (
+    (np.ones((11, 7)), counts, people.rt, "all entropies of the model"),
+    (judged[0], alike, few, "all entropies of people"),
+  ):
+    rows = choice_scores.rows(
+      x,
+      choice_scores.Choices("mine", triplets, (triplets, odd_counts), rt=rt),
+      similarities=("dot",),
+    )
+    assert not any(np.isnan(row.value) and not row.is_skipped for row in rows)
+    notes = {row.measure: row.note for row in rows if row.variant == "dot"}
+    assert f"{reason} are equal" in notes["entropy_r"]
+    assert notes["reaction_time"].startswith("skipped: ")
+  assert "2 triplets have a known time; it takes 3" in notes["reaction_time"]
+
+
 def test_bad_sizes(judged):
   x, people = judged
   with pytest.raises(ValueError, match="10 rows for 11 items"):
@@ -220,7 +245,7 @@ def test_tied_majorities_alone_are_a_skipped_row(judged):
   x, _ = judged
   triplets = np.array([[0, 1, 2], [0, 2, 1]], np.int32)
   answers = level_scores.LevelAnswers(triplets, np.zeros(2, int), ("coarse",))
-  repeats = triplets[:1], np.array([[0, 1, 1]])
+  repeats = triplets, np.array([[0, 1, 1], [2, 2, 2]])
   for rows in (
     level_scores.rows(x, answers, similarities=("dot",)),
     choice_scores.rows(
