@@ -105,6 +105,10 @@ def classification(dataset, train, test, shots=SHOTS):
     List of `score.Score`. Intervals are over test images. `Deviation:`
     big_vision reports the mean of the draws of the shots alone; here their
     lowest and highest stand in place of an interval, as the note says.
+
+  Raises:
+    ValueError: Features that are not finite or of two widths, or a test image
+      of an unknown class.
   """
   classes, train_ids = np.unique(train[1], return_inverse=True)
   test_ids = class_ids(test[1], classes)
@@ -237,7 +241,12 @@ def _score(
     made = classification(dataset, train, test, shots)
     probe = linear_probe.fit(train[0], train_ids, len(classes))
   except ValueError as error:
-    return [_skip(dataset, "all", str(error))]
+    others = (*breeds.TASKS, *shift_sets.NUM_CLASSES) if is_imagenet else ()
+    reason = f"{dataset}, which it is of, could not be scored."
+    return [
+      _skip(dataset, "all", str(error)),
+      *(_skip(name, "shift", reason) for name in others),
+    ]
   row = functools.partial(
     score.Score, "usefulness", dataset, chance=1 / len(classes)
   )

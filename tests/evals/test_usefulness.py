@@ -215,6 +215,16 @@ def test_variants_that_cannot_be_scored_say_why():
   )
 
 
+def test_without_imagenet_its_variants_are_skipped_by_name():
+  bad = with_nan(blobs(["n00000001", "n00000002"], 2, 0), 0)
+  model = models.from_features("m", {"in/train": bad, "in/test": bad})
+  rows, _ = usefulness.run({"m": model}, ["in"], imagenet="in")
+  found = scores(rows)
+  assert "not finite" in found["in", "all", ""].note
+  for name in (*breeds.TASKS, *SHIFT_NAMES):
+    assert "could not be scored" in found[name, "shift", ""].note
+
+
 def test_widths_of_train_and_test_differ():
   test = blobs(["n00000001", "n00000002"], 3, 1)
   model = models.from_features(
