@@ -284,6 +284,19 @@ def test_report_of_nothing_but_skipped_rows():
   assert content.tables[0].rows == [("mur92", "all", "m", "why not.")]
 
 
+def test_report_shows_the_ceilings_that_models_share():
+  rows = [
+    score.Score("alignment", "d", "accuracy_repeats", "dot", 0.5, *[0.5] * 5)
+  ]
+  rows += [dataclasses.replace(rows[0], model=name) for name in ("a", "b")]
+  content = evaluation_report.make(rows, {}, [])
+  assert content.tables[0].columns == ["", "noise ceiling"]
+  rows[1] = dataclasses.replace(rows[1], ceiling_low=0.4)
+  content = evaluation_report.make(rows, {}, [])
+  assert content.tables[0].columns == [""]
+  assert content.levels[0].ceilings == [None]
+
+
 # SOURCES.md of the shared data: accuracy, NLL, entropy r and KL.
 PUBLISHED = {
   "clip": ("features_clip_vit_b32", "cosine", 0.4855, 1.078, 0.259, 0.2086),

@@ -76,31 +76,49 @@ def _score(model, people, base, rsatoolbox_draws):
 def _hierarchy(embedding, taxonomy, model, base):
   """Relative distances of each kind of pairs, and how they moved from base."""
   kinds = hierarchy.pair_kinds(taxonomy.levels)
-  found = {
-    "relative_distance": hierarchy.mean_distances(embedding, kinds),
-  }
-  if model is not base:
+  made = _of_kinds(
+    taxonomy.name,
+    "relative_distance",
+    hierarchy.mean_distances(embedding, kinds),
+    1.0,
+    "cosine distance over its mean; over items",
+  )
+  if model is base:
+    return made
+  try:
     before = models.rows_of(
       base, taxonomy.name, items=taxonomy.items, num_items=taxonomy.num_items
     )
-    found["distance_change"] = hierarchy.changes(before, embedding, kinds)
+    moved = hierarchy.changes(before, embedding, kinds)
+  except ValueError as error:
+    # What the base lacks takes nothing from the model's own distances.
+    lacks = f"the base {base.name} lacks it ({str(error).removesuffix('.')})."
+    return [
+      *made,
+      score.skipped("alignment", taxonomy.name, "distance_change", lacks),
+    ]
+  return made + _of_kinds(
+    taxonomy.name,
+    "distance_change",
+    moved,
+    0.0,
+    f"minus that of {base.name}; over items",
+  )
+
+
+def _of_kinds(dataset, measure, of_kinds, chance, note):
   return [
     score.Score(
       "alignment",
-      taxonomy.name,
+      dataset,
       measure,
       kind,
       change.value,
       change.low,
       change.high,
-      chance=1.0 if measure == "relative_distance" else 0.0,
+      chance=chance,
       num=change.num,
-      note=(
-        "cosine distance over its mean; over items"
-        if measure == "relative_distance"
-        else f"minus that of {base.name}; over items"
-      ),
+      note=note,
     )
-    for measure, of_kinds in found.items()
     for kind, change in of_kinds.items()
   ]

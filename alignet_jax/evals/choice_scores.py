@@ -31,6 +31,10 @@ from alignet_jax.teacher import compare_inputs, concepts, zero_shot
 
 SIMILARITIES = ("cosine", "dot")
 
+# Why a row of choices has no number.
+NO_TRIPLET = "there is no triplet of items that the model has."
+ALL_TIED = "people's majority is tied in every triplet."
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choices:
@@ -79,8 +83,7 @@ class Choices:
     """(lower, upper) noise ceiling of single answers; NaN without repeats."""
     if self.repeats is None:
       return math.nan, math.nan
-    bounds = noise_ceiling.noise_ceiling(self.repeats[1], num_splits=1)
-    return bounds["lower"].value, bounds["upper"].value
+    return _ceiling(self.repeats[1])
 
 
 def rows(embedding, people, *, similarities=SIMILARITIES, seed=0):
@@ -117,6 +120,17 @@ def logits(embedding, triplets, similarity):
   )
 
 
+def left_out_note(num):
+  """What a note says last of triplets of items that the model does not have."""
+  return f"; {num} triplets of unknown items left out" if num else ""
+
+
+def _ceiling(counts):
+  """(lower, upper) noise ceiling of single answers."""
+  bounds = noise_ceiling.noise_ceiling(counts, num_resamples=1, num_splits=1)
+  return bounds["lower"].value, bounds["upper"].value
+
+
 def _accuracy(embedding, known, people, similarity, seed):
   """Rows of single answers."""
   kept = known[people.triplets].all(axis=1)
@@ -128,7 +142,7 @@ def _accuracy(embedding, known, people, similarity, seed):
         "alignment",
         people.name,
         "accuracy",
-        "there is no triplet of items that the model has.",
+        NO_TRIPLET,
         similarity,
       )
     ]
@@ -136,9 +150,7 @@ def _accuracy(embedding, known, people, similarity, seed):
   odd = np.asarray(odd_one_out.choose(scores))
   logprobs = np.asarray(odd_one_out.log_probs(scores), np.float64)
   correct, ones = (odd == 2).astype(np.float64), np.ones(len(odd))
-  note = f"{int((odd == odd_one_out.TIE).sum())} ties"
-  if left_out:
-    note += f"; {left_out} triplets of unknown items left out"
+  note = f"{int((odd == odd_one_out.TIE).sum())} ties{left_out_note(left_out)}"
   row = functools.partial(
     score.Score,
     "alignment",
@@ -191,21 +203,9 @@ def _accuracy(embedding, known, people, similarity, seed):
     )
   )
   if people.rt is not None:
-    found = calibration.reaction_time_correlation(
-      logprobs, triplets, people.rt[kept], seed=seed
-    )
     made.append(
-      score.Score(
-        "alignment",
-        people.name,
-        "reaction_time",
-        similarity,
-        found.value,
-        found.low,
-        found.high,
-        chance=0.0,
-        num=found.num,
-        note="Spearman, entropy against median time; over triplets",
+      reaction_time_row(
+        people.name, similarity, logprobs, triplets, people.rt[kept], seed
       )
     )
   if people.categories:
@@ -227,13 +227,46 @@ def _accuracy(embedding, known, people, similarity, seed):
   return made
 
 
+def reaction_time_row(name, variant, logprobs, triplets, rt, seed):
+  """The correlation of a model's entropy with people's reaction times."""
+  found = calibration.reaction_time_correlation(
+    logprobs, triplets, rt, seed=seed
+  )
+  if math.isnan(found.value):
+    reason = (
+      f"{found.num} triplets have a known time; it takes 3."
+      if found.num < 3
+      else "all entropies of the model or all times of people are equal."
+    )
+    return score.skipped("alignment", name, "reaction_time", reason, variant)
+  return score.Score(
+    "alignment",
+    name,
+    "reaction_time",
+    variant,
+    found.value,
+    found.low,
+    found.high,
+    chance=0.0,
+    num=found.num,
+    note="Spearman, entropy against median time; over triplets",
+  )
+
+
 def _repeats(embedding, known, people, similarity, seed):
   """Rows of triplets that several people answered."""
   triplets, counts = people.repeats
   kept = known[triplets].all(axis=1)
   triplets, counts = triplets[kept], counts[kept]
   if not len(triplets):
-    return []
+    return [
+      score.skipped(
+        "alignment", people.name, "accuracy_repeats", NO_TRIPLET, similarity
+      )
+    ]
+  # A ceiling of other triplets, harder or easier, would bound nothing.
+  ceiling = people.ceiling if kept.all() else _ceiling(counts)
+  unknown = left_out_note(int((~kept).sum()))
   scores = logits(embedding, triplets, similarity)
   logprobs = np.asarray(odd_one_out.log_probs(scores), np.float64)
   odd = np.asarray(odd_one_out.choose(scores))
@@ -254,13 +287,19 @@ def _repeats(embedding, known, people, similarity, seed):
       hits.sum() / totals.sum(),
       *bootstrap.ratio(hits, totals, seed=seed),
       chance=odd_one_out.CHANCE,
-      ceiling_low=people.ceiling[0],
-      ceiling_high=people.ceiling[1],
+      ceiling_low=ceiling[0],
+      ceiling_high=ceiling[1],
       num=int(totals.sum()),
-      note=f"single answers to {len(odd)} triplets; over triplets",
+      note=f"single answers to {len(odd)} triplets; over triplets{unknown}",
     )
   ]
-  if clear.any():
+  if not clear.any():
+    made.append(
+      score.skipped(
+        "alignment", people.name, "accuracy_majority", ALL_TIED, similarity
+      )
+    )
+  else:
     made.append(
       row(
         "accuracy_majority",
@@ -270,10 +309,17 @@ def _repeats(embedding, known, people, similarity, seed):
         chance=odd_one_out.CHANCE,
         ceiling_high=1.0,
         num=int(clear.sum()),
-        note=f"{int((~clear).sum())} tied majorities left out",
+        note=f"{int((~clear).sum())} tied majorities left out{unknown}",
       )
     )
-  made += uncertainty_rows(people.name, logprobs, counts, similarity, seed)
+  made += uncertainty_rows(
+    people.name,
+    logprobs,
+    counts,
+    similarity,
+    seed,
+    note=unknown.removeprefix("; "),
+  )
   try:
     best = zero_shot.best_temperature(
       scores, counts / counts.sum(axis=1, keepdims=True), distance="kl"
@@ -293,7 +339,8 @@ def _repeats(embedding, known, people, similarity, seed):
     counts,
     f"{similarity}, fitted",
     seed,
-    note=f"temperature {best.temperature:.4g}, fitted on the same triplets",
+    note=f"temperature {best.temperature:.4g}, fitted on the same triplets"
+    + unknown,
   )
 
 
@@ -310,14 +357,24 @@ def uncertainty_rows(name, logprobs, counts, variant, seed, note=""):
   cross = shares * np.where(shares > 0, logprobs, 0.0)
   kl = -people - cross.sum(axis=1)
   bins = calibration.reliability(logprobs, counts)
-  return [
-    row(
+  equal = [
+    whose
+    for whose, values in (("the model", entropy), ("people", people))
+    if np.ptp(values) <= 1e-12  # Rounding.
+  ]
+  if equal:
+    reason = f"all entropies of {equal[0]} are equal."
+    entropy_r = score.skipped("alignment", name, "entropy_r", reason, variant)
+  else:
+    entropy_r = row(
       "entropy_r",
       variant,
       uncertainty.entropy_correlation(logprobs, counts),
       *bootstrap.correlation(entropy, people, seed=seed),
       chance=0.0,
-    ),
+    )
+  return [
+    entropy_r,
     row(
       "kl",
       variant,

@@ -82,6 +82,7 @@ def make(
     `report.ReportContent`.
   """
   names = list(of_models)
+  rows = score.with_common_ceilings(rows)
   return report.ReportContent(
     title=title,
     intro=(_GUIDE,),

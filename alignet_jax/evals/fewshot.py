@@ -25,8 +25,12 @@ def draw_shots(labels, num_shots, np_rng):
   Every class is shuffled once and its first images are taken, so that from
   equal generators the draw for 1 shot is part of the draw for 5.
 
+  `Deviation:` of a class with fewer images big_vision takes those that there
+  are (evaluators/fewshot_lsr.py). Such a number is not of k shots, and yet it
+  would stand beside others that are; so there is none.
+
   Args:
-    labels: int[n] class labels, any integers.
+    labels: int[n] class labels, any integers, or str[n] names.
     num_shots: Images per class, at least 1.
     np_rng: numpy generator. `default_rng(draw)` gives big_vision's draw.
 
@@ -100,9 +104,10 @@ def k_shot_accuracy(
 
   Args:
     train_features: f32[n d], where the shots are drawn from.
-    train_labels: int[n] class labels, any integers.
+    train_labels: int[n] class labels, any integers, or str[n] names, which
+      messages then give.
     test_features: f32[m d], all of them are scored.
-    test_labels: int[m], each among the training labels.
+    test_labels: int[m] or str[m], each among the training labels.
     num_shots: Training images per class.
     num_draws: How many times the shots are drawn.
     seed: Seed of the draws; equal seeds draw the same images for every model.

@@ -15,7 +15,7 @@ import functools
 import numpy as np
 
 from alignet_jax import odd_one_out
-from alignet_jax.evals import bootstrap, calibration, choice_scores, score
+from alignet_jax.evals import bootstrap, choice_scores, score
 from alignet_jax.evals import levels as levels_lib
 from alignet_jax.judgments import records
 
@@ -71,7 +71,9 @@ def rows(embedding, people, *, similarities=choice_scores.SIMILARITIES, seed=0):
   """Scores of every level.
 
   Args:
-    embedding: f32[n d], a row per image.
+    embedding: f32[n d], a row per image; rows that are not finite stand for
+      images that the model does not have, and their triplets are left out, also
+      of the noise ceiling.
     people: `LevelAnswers`.
     similarities: Some of `choice_scores.SIMILARITIES`.
     seed: Of the intervals.
@@ -79,7 +81,30 @@ def rows(embedding, people, *, similarities=choice_scores.SIMILARITIES, seed=0):
   Returns:
     List of `score.Score`.
   """
-  made = []
+  embedding = np.asarray(embedding, np.float32)
+  if len(embedding) < people.num_items:
+    raise ValueError(
+      f"{people.name}: {len(embedding)} rows for {people.num_items} items."
+    )
+  known = np.isfinite(embedding).all(axis=1)[people.triplets].all(axis=1)
+  left_out = {
+    name: int((~known & (people.level == index)).sum())
+    for index, name in enumerate(people.names)
+  }
+  people, empty = _of_known(people, known)
+  made = [
+    score.skipped(
+      "alignment",
+      people.name,
+      "accuracy",
+      choice_scores.NO_TRIPLET,
+      f"{similarity}, {level}",
+    )
+    for similarity in similarities
+    for level in empty
+  ]
+  if not people.names:
+    return made
   for similarity in similarities:
     scored = levels_lib.score_levels(
       embedding,
@@ -89,16 +114,36 @@ def rows(embedding, people, *, similarities=choice_scores.SIMILARITIES, seed=0):
       seed=seed,
     )
     for level, of_level in scored.items():
-      made += _level(people, level, of_level, similarity)
+      made += _level(people, level, of_level, similarity, left_out[level])
     made += _other_intervals(embedding, people, similarity, seed)
   return made
 
 
-def _level(people, level, of_level, similarity):
+def _of_known(people, known):
+  """The answers that are known, and the names of levels that have none."""
+  if known.all():
+    return people, ()
+  met = np.unique(people.level[known])
+  part = dataclasses.replace(
+    people,
+    triplets=people.triplets[known],
+    level=np.searchsorted(met, people.level[known]),
+    names=tuple(people.names[index] for index in met),
+    participant=None
+    if people.participant is None
+    else people.participant[known],
+    rt=None if people.rt is None else people.rt[known],
+  )
+  return part, tuple(name for name in people.names if name not in part.names)
+
+
+def _level(people, level, of_level, similarity, left_out):
   row = functools.partial(
     score.Score, "alignment", people.name, chance=odd_one_out.CHANCE
   )
-  return [
+  unknown = choice_scores.left_out_note(left_out)
+  tied = of_level["num_tied_majority"]
+  made = [
     row(
       "accuracy",
       f"{similarity}, {level}",
@@ -107,18 +152,32 @@ def _level(people, level, of_level, similarity):
       ceiling_low=of_level["noise_ceiling"][0],
       ceiling_high=of_level["noise_ceiling"][1],
       num=of_level["num_answers"],
-      note=f"over triplets; {of_level['num_tied_model']} ties",
-    ),
+      note=f"over triplets; {of_level['num_tied_model']} ties{unknown}",
+    )
+  ]
+  if tied == of_level["num_triplets"]:
+    made.append(
+      score.skipped(
+        "alignment",
+        people.name,
+        "accuracy_majority",
+        choice_scores.ALL_TIED,
+        f"{similarity}, {level}",
+      )
+    )
+    return made
+  made.append(
     row(
       "accuracy_majority",
       f"{similarity}, {level}",
       of_level["majority"],
       *of_level["majority_interval"],
       ceiling_high=1.0,
-      num=of_level["num_triplets"] - of_level["num_tied_majority"],
-      note=f"{of_level['num_tied_majority']} tied majorities left out",
-    ),
-  ]
+      num=of_level["num_triplets"] - tied,
+      note=f"{tied} tied majorities left out{unknown}",
+    )
+  )
+  return made
 
 
 def _other_intervals(embedding, people, similarity, seed):
@@ -162,21 +221,14 @@ def _other_intervals(embedding, people, similarity, seed):
         )
       )
     if people.rt is not None:
-      found = calibration.reaction_time_correlation(
-        logprobs[here], people.triplets[here], people.rt[here], seed=seed
-      )
       made.append(
-        score.Score(
-          "alignment",
+        choice_scores.reaction_time_row(
           people.name,
-          "reaction_time",
           f"{similarity}, {level}",
-          found.value,
-          found.low,
-          found.high,
-          chance=0.0,
-          num=found.num,
-          note="Spearman, entropy against median time; over triplets",
+          logprobs[here],
+          people.triplets[here],
+          people.rt[here],
+          seed,
         )
       )
   return made

@@ -33,18 +33,18 @@ def fit(features, class_ids, num_classes, *, l2=L2, max_steps=MAX_STEPS):
     max_steps: Of L-BFGS.
 
   Returns:
-    Function from f32[m d] to f64[m num_classes] scores.
+    Function from f32[m d] to f64[m num_classes] scores, which raises
+    ValueError for features that are not finite or of another width.
 
   Raises:
     ValueError: Fewer than two classes, or features with NaN.
   """
   x = np.asarray(features, np.float64)
   class_ids = np.asarray(class_ids)
-  if num_classes < 2 or not np.isfinite(x).all():
-    raise ValueError(
-      f"There are {num_classes} classes; expected 2 or more, and finite "
-      "features."
-    )
+  if num_classes < 2:
+    raise ValueError(f"There are {num_classes} classes; expected 2 or more.")
+  if not np.isfinite(x).all():
+    raise ValueError("The training features hold NaN or infinity.")
   mean, std = x.mean(axis=0), x.std(axis=0) + 1e-5
   x = (x - mean) / std
   num, width = x.shape
@@ -71,7 +71,15 @@ def fit(features, class_ids, num_classes, *, l2=L2, max_steps=MAX_STEPS):
   params = found.x.reshape(width + 1, num_classes)
 
   def scores(raw):
-    standard = (np.asarray(raw, np.float64) - mean) / std
+    raw = np.asarray(raw, np.float64)
+    if raw.ndim != 2 or raw.shape[1] != width:
+      raise ValueError(
+        f"The features have shape {raw.shape}; the probe takes (m, {width})."
+      )
+    # argmax of NaN is the first class, in silence.
+    if not np.isfinite(raw).all():
+      raise ValueError("The features hold NaN or infinity.")
+    standard = (raw - mean) / std
     return standard @ params[:-1] + params[-1]
 
   return scores

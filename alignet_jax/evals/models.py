@@ -249,7 +249,8 @@ def labelled(model, image_set, images=None):
     (f32[n d], str[n] names of the classes, tuple of names of the files).
 
   Raises:
-    Missing: There are none, or they have no names with a folder.
+    Missing: There are none, they have no names with a folder, or some are not
+      finite.
   """
   rows = model.find(image_set)
   if rows.names is None:
@@ -269,7 +270,7 @@ def labelled(model, image_set, images=None):
       )
     classes = [known[str(name)] for name in rows.names]
     return (
-      _finish(model, rows.features),
+      _all_finite(model, rows, image_set),
       np.array(classes, np.str_),
       tuple(rows.names),
     )
@@ -291,7 +292,7 @@ def labelled(model, image_set, images=None):
       f"does not is {rows.names[folders.index('')]}."
     )
   return (
-    _finish(model, rows.features),
+    _all_finite(model, rows, image_set),
     np.array(folders, np.str_),
     tuple(rows.names),
   )
@@ -344,6 +345,28 @@ def _below(folder, image_set):
     if file.is_file():
       return read_rows(file)
   raise Missing(f"there are no features at {path}.")
+
+
+def check_finite(features, image_set, names):
+  """Raises `Missing` for NaN, which would be scored as the first class.
+
+  Args:
+    features: f[n d].
+    image_set: What they are of, for the message.
+    names: Of the n images.
+  """
+  bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+  if bad.size:
+    raise Missing(
+      f"{bad.size} of {len(features)} images of {image_set} have features that "
+      f"are not finite, the first is {names[bad[0]]}."
+    )
+
+
+def _all_finite(model, rows, image_set):
+  features = _finish(model, rows.features)
+  check_finite(features, image_set, rows.names)
+  return features
 
 
 def _finish(model, features):

@@ -37,8 +37,11 @@ def classify(train, train_ids, test, *, num_classes, k=20):
 
   Returns:
     int64[m].
+
+  Raises:
+    ValueError: Features that are not finite or of two widths.
   """
-  train, test = unit(train), unit(test)
+  train, test = _units(train, test)
   train_ids, k = np.asarray(train_ids), min(k, len(train))
   found = []
   for start in range(0, len(test), _BLOCK):
@@ -69,8 +72,11 @@ def anomaly_auc(train, train_ids, test, test_ids, *, k=1):
   Returns:
     f64[classes] in the order of the sorted training classes; NaN where the test
     has no image of the class, or of no other.
+
+  Raises:
+    ValueError: Features that are not finite or of two widths.
   """
-  train, test = unit(train), unit(test)
+  train, test = _units(train, test)
   train_ids, test_ids = np.asarray(train_ids), np.asarray(test_ids)
   areas = []
   for label in np.unique(train_ids):
@@ -90,6 +96,20 @@ def auc(scores, is_positive):
   ranks = scipy.stats.rankdata(scores)
   above = ranks[is_positive].sum() - positive * (positive + 1) / 2
   return float(above / (positive * negative))
+
+
+def _units(train, test):
+  """Both of length 1; NaN would vote for the first class, in silence."""
+  widths = np.shape(train)[1], np.shape(test)[1]
+  if widths[0] != widths[1]:
+    raise ValueError(
+      f"Training images have {widths[0]} features and test images {widths[1]}; "
+      "expected as many."
+    )
+  for name, x in (("training", train), ("test", test)):
+    if not np.isfinite(x).all():
+      raise ValueError(f"The {name} features hold NaN or infinity.")
+  return unit(train), unit(test)
 
 
 def unit(x):

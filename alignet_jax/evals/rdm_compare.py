@@ -126,14 +126,15 @@ def noise_ceiling(per_person, method="spearman"):
     method: One of `METHODS`.
 
   Returns:
-    (lower, upper).
+    (lower, upper); NaN for one person, and where one's distances are all equal.
   """
   vectors = np.stack([rsa.upper_triangle(rdm) for rdm in per_person])
   if len(vectors) < 2:
     return math.nan, math.nan
   if method == "pearson":
     scaled = vectors - vectors.mean(axis=1, keepdims=True)
-    scaled = scaled / scaled.std(axis=1, keepdims=True)
+    std = scaled.std(axis=1, keepdims=True)
+    scaled = scaled / np.where(std > 0, std, np.nan)
   else:
     scaled = scipy.stats.rankdata(vectors, axis=1)
   total = scaled.sum(axis=0)

@@ -31,6 +31,10 @@ METRICS = ("cosine", "correlation", "dot")
 # rsatoolbox's names of the methods.
 _NAMES = {"spearman": "spearman", "pearson": "corr", "kendall_tau_a": "tau-a"}
 
+# Distances that differ by less are equal but for rounding, relative to the
+# largest similarity; their order would be noise.
+_ROUNDING = 1e-12
+
 # Kendall's of more pairs takes seconds, and its rows come without interval.
 _MAX_KENDALL_PAIRS = 200_000
 
@@ -94,7 +98,7 @@ def rows(embedding, people, *, metrics=METRICS, methods=rdm_compare.METHODS):
     methods: Some of `rdm_compare.METHODS`.
 
   Returns:
-    List of `score.Score`.
+    List of `score.Score`; skipped where all distances of one side are equal.
   """
   num_pairs = people.num_items * (people.num_items - 1) // 2
   made = []
@@ -103,29 +107,61 @@ def rows(embedding, people, *, metrics=METRICS, methods=rdm_compare.METHODS):
       reason = f"{num_pairs:,} pairs are more than {_MAX_KENDALL_PAIRS:,}."
       made.append(score.skipped("alignment", people.name, method, reason))
       continue
-    ceiling = _ceiling(people, method)
     for metric in metrics:
       rdm = model_rdm(embedding, metric)
-      found = rdm_compare.compare(rdm, people.rdm, method)
-      made.append(
-        score.Score(
-          "alignment",
-          people.name,
-          method,
-          metric,
-          *found,
-          chance=0.0,
-          num=num_pairs,
-          note="over items",
+      of_model = _why_not_model(embedding, rdm, metric)
+      reason = of_model or _why_not_people(people.rdm[None])
+      if reason:
+        made.append(
+          score.skipped("alignment", people.name, method, reason, metric)
         )
-      )
+      else:
+        made.append(
+          score.Score(
+            "alignment",
+            people.name,
+            method,
+            metric,
+            *rdm_compare.compare(rdm, people.rdm, method),
+            chance=0.0,
+            num=num_pairs,
+            note="over items",
+          )
+        )
       if people.per_person is not None:
-        made.append(_single(rdm, people, method, metric, ceiling))
+        made.append(_single(rdm, people, method, metric, of_model))
   return made
 
 
-def _single(rdm, people, method, metric, ceiling):
+def _why_not_model(embedding, rdm, metric):
+  """Why a model's distances correlate with nothing, or ""."""
+  if len(rdm) < 3:
+    return f"there are {len(rdm)} items; a correlation of distances takes 3."
+  scale = 1.0
+  if metric == "dot":
+    scale = np.square(np.asarray(embedding, np.float64)).sum(axis=1).max()
+  if np.ptp(rsa.upper_triangle(rdm)) <= _ROUNDING * scale:
+    return "all distances of the model are equal."
+  return ""
+
+
+def _why_not_people(rdms):
+  """Why one of people's matrices correlates with nothing, or ""."""
+  for person, rdm in enumerate(rdms, start=1):
+    distances = rsa.upper_triangle(rdm)
+    if np.ptp(distances) <= _ROUNDING * np.abs(distances).max():
+      whose = f"person {person} of {len(rdms)}" if len(rdms) > 1 else "people"
+      return f"all distances of {whose} are equal."
+  return ""
+
+
+def _single(rdm, people, method, metric, reason):
   """The mean correlation with single people, interval over people."""
+  reason = reason or _why_not_people(people.per_person)
+  variant = f"{metric}, single people"
+  if reason:
+    return score.skipped("alignment", people.name, method, reason, variant)
+  ceiling = _ceiling(people, method)
   mine = rsa.upper_triangle(rdm)
   each = [
     rdm_compare.correlate(mine, rsa.upper_triangle(theirs), method)
@@ -135,7 +171,7 @@ def _single(rdm, people, method, metric, ceiling):
     "alignment",
     people.name,
     method,
-    f"{metric}, single people",
+    variant,
     float(np.mean(each)),
     *bootstrap.mean(each),
     chance=0.0,
@@ -201,9 +237,17 @@ def rsatoolbox_rows(
   """
   toolbox = load_rsatoolbox()
   version = importlib.metadata.version("rsatoolbox")
-  mine = rsa.upper_triangle(model_rdm(embedding, metric))
+  rdm = model_rdm(embedding, metric)
+  mine = rsa.upper_triangle(rdm)
   several = people.per_person is not None
   matrices = people.per_person if several else people.rdm[None]
+  variant = f"{metric}, rsatoolbox"
+  reason = _why_not_model(embedding, rdm, metric) or _why_not_people(matrices)
+  if reason:
+    return [
+      score.skipped("alignment", people.name, method, reason, variant)
+      for method in methods
+    ]
   data = toolbox.rdm.RDMs(np.stack([rsa.upper_triangle(m) for m in matrices]))
   model = toolbox.model.ModelFixed(people.name, mine)
   evaluate = (
@@ -235,7 +279,7 @@ def rsatoolbox_rows(
         "alignment",
         people.name,
         method,
-        f"{metric}, rsatoolbox",
+        variant,
         float(np.nanmean(point.evaluations)),
         *bootstrap.percentiles(per_draw),
         chance=0.0,

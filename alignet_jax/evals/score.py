@@ -100,6 +100,38 @@ def as_dict(row):
   return values
 
 
+def with_common_ceilings(rows):
+  """Rows without the ceilings that differ between models.
+
+  Models that lack different items are scored on different triplets, each with a
+  ceiling of its own. A table with models side by side has one place for it: a
+  ceiling of other triplets would stand beside some of them.
+
+  Args:
+    rows: Of `Score`.
+
+  Returns:
+    List of `Score`, in the same order.
+  """
+  met = {}
+  for row in rows:
+    if math.isfinite(row.ceiling_high):
+      key = row.dataset, row.measure, row.variant
+      met.setdefault(key, set()).add((row.ceiling_low, row.ceiling_high))
+  differ = {key for key, ceilings in met.items() if _differ(ceilings)}
+  return [
+    dataclasses.replace(row, ceiling_low=math.nan, ceiling_high=math.nan)
+    if (row.dataset, row.measure, row.variant) in differ
+    else row
+    for row in rows
+  ]
+
+
+def _differ(ceilings):
+  # By its text, as NaN is no number that equals itself.
+  return len({str(ceiling) for ceiling in ceilings}) > 1
+
+
 def write(stem, rows, *, about=None):
   """Writes `<stem>.json`, `<stem>.csv` and, with pyarrow, `<stem>.parquet`.
 
@@ -203,7 +235,7 @@ def format_markdown(rows, *, with_interval=True):
   """
   models = list(dict.fromkeys(row.model for row in rows))
   cells = {}
-  for row in rows:
+  for row in with_common_ceilings(rows):
     key = (row.dataset, row.measure, row.variant)
     if row.is_skipped:
       continue

@@ -105,6 +105,10 @@ def classification(dataset, train, test, shots=SHOTS):
     List of `score.Score`. Intervals are over test images. `Deviation:`
     big_vision reports the mean of the draws of the shots alone; here their
     lowest and highest stand in place of an interval, as the note says.
+
+  Raises:
+    ValueError: Features that are not finite or of two widths, or a test image
+      of an unknown class.
   """
   classes, train_ids = np.unique(train[1], return_inverse=True)
   test_ids = class_ids(test[1], classes)
@@ -116,9 +120,9 @@ def classification(dataset, train, test, shots=SHOTS):
     try:
       mean, draws = fewshot.k_shot_accuracy(
         train[0],
-        train_ids,
+        train[1],
         test[0],
-        test_ids,
+        test[1],
         num_shots=num_shots,
         seed=None,
       )
@@ -146,7 +150,10 @@ def classification(dataset, train, test, shots=SHOTS):
   )
   areas = nearest.anomaly_auc(train[0], train_ids, test[0], test_ids)
   areas = areas[np.isfinite(areas)]
-  if len(areas):
+  if not len(areas):
+    reason = f"all test images are of {test[1][0]}; it takes two classes."
+    made.append(_skip(dataset, "anomaly_auc", reason, "one against the rest"))
+  else:
     made.append(
       score.Score(
         "usefulness",
@@ -228,12 +235,18 @@ def _score(
   try:
     train = models.labelled(model, f"{dataset}/train", images)
     test = models.labelled(model, f"{dataset}/test", images)
+    _check_width(test[0], f"{dataset}/test", train[0], f"{dataset}/train")
     classes, train_ids = np.unique(train[1], return_inverse=True)
     test_ids = class_ids(test[1], classes)
     made = classification(dataset, train, test, shots)
     probe = linear_probe.fit(train[0], train_ids, len(classes))
   except ValueError as error:
-    return [_skip(dataset, "all", str(error))]
+    others = (*breeds.TASKS, *shift_sets.NUM_CLASSES) if is_imagenet else ()
+    reason = f"{dataset}, which it is of, could not be scored."
+    return [
+      _skip(dataset, "all", str(error)),
+      *(_skip(name, "shift", reason) for name in others),
+    ]
   row = functools.partial(
     score.Score, "usefulness", dataset, chance=1 / len(classes)
   )
@@ -243,7 +256,9 @@ def _score(
   made += _corrupted(model, dataset, images, probe, test_ids, row, severities)
   if is_imagenet:
     made += _breeds(dataset, train, test, hierarchy, check_counts)
-    made += _variants(model, probe, classes, images, check_counts)
+    made += _variants(
+      model, dataset, train[0], probe, classes, images, check_counts
+    )
   return made
 
 
@@ -254,20 +269,17 @@ def _corrupted(model, dataset, images, probe, test_ids, row, severities):
     reason = "it takes the images, and a model that is more than features."
     return [_skip(dataset, "corruption", reason)]
   made = []
-  load = getattr(shown, "load", None)
-  if load and model.preprocessing is not None:
+  if hasattr(shown, "load") and model.preprocessing is not None:
     shown = shown.with_preprocessing(model.preprocessing)
   for name in corruptions.CORRUPTIONS:
-    hits = np.zeros(len(test_ids))
-    for severity in severities:
-
-      def embed(image, name=name, severity=severity):
-        worse = corruptions.apply(image, name, severity=severity)
-        return model.embed(worse)
-
-      features = models.embed_all(embed, shown if load else np.asarray(shown))
-      hits += probe(features).argmax(axis=1) == test_ids
-    hits /= len(severities)
+    try:
+      hits = sum(
+        _corrupted_hits(model, dataset, shown, name, severity, probe, test_ids)
+        for severity in severities
+      ) / len(severities)
+    except models.Missing as error:
+      made.append(_skip(dataset, "corruption", str(error), name))
+      continue
     made.append(
       row(
         "corruption",
@@ -279,6 +291,32 @@ def _corrupted(model, dataset, images, probe, test_ids, row, severities):
       )
     )
   return made
+
+
+def _corrupted_hits(model, dataset, shown, name, severity, probe, test_ids):
+  """f64[m], whether the probe is right about each test image made worse."""
+
+  def embed(image):
+    return model.embed(corruptions.apply(image, name, severity=severity))
+
+  if not hasattr(shown, "load"):
+    shown = np.asarray(shown)
+  features = models.embed_all(embed, shown)
+  models.check_finite(
+    features,
+    f"{dataset}/test, {name} of severity {severity},",
+    getattr(shown, "names", range(len(features))),
+  )
+  return (probe(features).argmax(axis=1) == test_ids).astype(np.float64)
+
+
+def _check_width(features, image_set, train, train_set):
+  """Raises `models.Missing` where a probe of one cannot score the other."""
+  if features.shape[1] != train.shape[1]:
+    raise models.Missing(
+      f"the features of {image_set} have {features.shape[1]} columns and those "
+      f"of {train_set} {train.shape[1]}; expected as many."
+    )
 
 
 def _breeds(dataset, train, test, hierarchy, check_counts):
@@ -296,12 +334,13 @@ def _breeds(dataset, train, test, hierarchy, check_counts):
   return made
 
 
-def _variants(model, probe, classes, images, check_counts):
+def _variants(model, dataset, train, probe, classes, images, check_counts):
   """The probe on ImageNet-A, -R, -V2 and -Sketch."""
   made = []
   for name in shift_sets.NUM_CLASSES:
     try:
       features, folders, _ = models.labelled(model, name, images)
+      _check_width(features, name, train, f"{dataset}/train")
       ids = shift_sets.labels(
         name, folders, classes.tolist(), check=check_counts
       )

@@ -141,6 +141,31 @@ def test_ties_are_wrong():
   assert row.value == 0 and row.note.startswith("over triplets; 2 ties")
 
 
+def test_no_number_without_a_reason(judged):
+  _, people = judged
+  triplets, counts = people.repeats
+  # The same three numbers, in other orders: people are as unsure everywhere.
+  alike = np.random.default_rng(0).permuted(
+    np.tile([1, 3, 9], (len(counts), 1)), axis=1
+  )
+  few = np.full(len(triplets), np.nan)
+  few[:2] = 1.0
+  for x, odd_counts, rt, reason in (
+    (np.ones((11, 7)), counts, people.rt, "all entropies of the model"),
+    (judged[0], alike, few, "all entropies of people"),
+  ):
+    rows = choice_scores.rows(
+      x,
+      choice_scores.Choices("mine", triplets, (triplets, odd_counts), rt=rt),
+      similarities=("dot",),
+    )
+    assert not any(np.isnan(row.value) and not row.is_skipped for row in rows)
+    notes = {row.measure: row.note for row in rows if row.variant == "dot"}
+    assert f"{reason} are equal" in notes["entropy_r"]
+    assert notes["reaction_time"].startswith("skipped: ")
+  assert "2 triplets have a known time; it takes 3" in notes["reaction_time"]
+
+
 def test_bad_sizes(judged):
   x, people = judged
   with pytest.raises(ValueError, match="10 rows for 11 items"):
@@ -170,3 +195,91 @@ def test_levels_per_trial_and_majority_differ_by_hand():
   assert rows["accuracy", "cosine, fine"] == pytest.approx(1 / 3)
   assert rows["accuracy_majority", "cosine, fine"] == 0
   assert rows["accuracy", "cosine, fine, people drawn"] == pytest.approx(1 / 3)
+
+
+def test_levels_leave_out_what_the_model_does_not_have(judged):
+  x, of_choices = judged
+  triplets = of_choices.triplets.copy()
+  triplets[2::3] = [3, 4, 5]
+  people = level_scores.LevelAnswers(
+    triplets,
+    np.arange(53) % 3,
+    participant=of_choices.participant,
+    rt=of_choices.rt,
+    items=tuple(map(str, range(11))),
+  )
+  holed = x.copy()
+  holed[4] = np.nan  # Of all triplets of the third level, and of some others.
+  kept = ~np.isin(triplets, [4]).any(axis=1)
+  part = level_scores.LevelAnswers(
+    triplets[kept],
+    people.level[kept],
+    ("coarse", "fine"),
+    participant=people.participant[kept],
+    rt=people.rt[kept],
+    items=people.items,
+  )
+  skipped, *actual = level_scores.rows(holed, people, similarities=("dot",))
+  assert skipped.is_skipped and skipped.variant == "dot, boundary"
+  expected = level_scores.rows(x, part, similarities=("dot",))
+  for one, other in zip(expected, actual, strict=True):
+    key = one.measure, one.variant, one.num
+    assert key == (other.measure, other.variant, other.num)
+    for name in ("value", "low", "high", "ceiling_low", "ceiling_high"):
+      np.testing.assert_allclose(
+        getattr(other, name), getattr(one, name), rtol=1e-9, atol=0
+      )
+  notes = {(row.measure, row.variant): row.note for row in actual}
+  out = int((~kept & (people.level == 0)).sum())
+  assert out and notes["accuracy", "dot, coarse"].endswith(
+    f"; {out} triplets of unknown items left out"
+  )
+  assert f"; {out} triplets" in notes["accuracy_majority", "dot, coarse"]
+  rows = level_scores.rows(np.full_like(x, np.nan), people)
+  assert len(rows) == 6 and all(row.is_skipped for row in rows)
+  with pytest.raises(ValueError, match="10 rows for 11 items"):
+    level_scores.rows(x[:10], people)
+
+
+def test_tied_majorities_alone_are_a_skipped_row(judged):
+  x, _ = judged
+  triplets = np.array([[0, 1, 2], [0, 2, 1]], np.int32)
+  answers = level_scores.LevelAnswers(triplets, np.zeros(2, int), ("coarse",))
+  repeats = triplets, np.array([[0, 1, 1], [2, 2, 2]])
+  for rows in (
+    level_scores.rows(x, answers, similarities=("dot",)),
+    choice_scores.rows(
+      x,
+      choice_scores.Choices("mine", triplets, repeats, num_items=11),
+      similarities=("dot",),
+    ),
+  ):
+    (row,) = (row for row in rows if row.measure == "accuracy_majority")
+    assert row.is_skipped and "tied in every triplet" in row.note
+
+
+def test_the_ceiling_is_over_the_triplets_that_are_scored(judged):
+  x, _ = judged
+  # People agree about 0, 1, 2 and not about 3, 4, 5.
+  triplets = np.array([[0, 1, 2], [3, 4, 5]], np.int32)
+  counts = np.array([[0, 0, 7], [3, 3, 2]], np.int32)
+  people = choice_scores.Choices(
+    "mine", triplets, (triplets, counts), num_items=11
+  )
+
+  def repeats(embedding):
+    rows = choice_scores.rows(embedding, people, similarities=("dot",))
+    return {r.measure: r for r in rows if r.variant == "dot"}
+
+  row = repeats(x)["accuracy_repeats"]
+  assert row.ceiling_high == pytest.approx(10 / 15) and row.num == 15
+  holed = x.copy()
+  holed[4] = np.nan
+  found = repeats(holed)
+  row = found["accuracy_repeats"]
+  assert (row.ceiling_low, row.ceiling_high, row.num) == (1, 1, 7)
+  for measure in ("accuracy_repeats", "accuracy_majority", "kl"):
+    assert "1 triplets of unknown items left out" in found[measure].note
+  holed[0] = np.nan
+  row = repeats(holed)["accuracy_repeats"]
+  assert row.is_skipped and "no triplet of items" in row.note

@@ -25,5 +25,10 @@ def test_equals_sklearn(np_rng):
 def test_bad_input():
   with pytest.raises(ValueError, match="1 classes"):
     linear_probe.fit(np.ones((3, 2)), [0, 0, 0], 1)
-  with pytest.raises(ValueError, match="finite"):
+  with pytest.raises(ValueError, match="training features hold NaN"):
     linear_probe.fit(np.full((3, 2), np.nan), [0, 1, 0], 2)
+  probe = linear_probe.fit(np.eye(3, 2), [0, 1, 0], 2)
+  with pytest.raises(ValueError, match="features hold NaN"):
+    probe([[1.0, np.nan]])
+  with pytest.raises(ValueError, match=r"shape \(1, 3\); the probe takes"):
+    probe(np.ones((1, 3)))

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import sklearn.metrics
 import sklearn.neighbors
 
@@ -50,3 +51,16 @@ def test_anomalies(np_rng):
   # Three of the own class decide for one, and k beyond them is all of them.
   areas = nearest.anomaly_auc(x[:9], ids[:9], x[30:], ids[30:], k=99)
   assert np.isfinite(areas).all()
+
+
+def test_bad_features_do_not_vote():
+  good, ids = np.eye(3), np.array([0, 1, 1])
+  for train, test, message in (
+    (good, good + [np.nan, 0, 0], "test features hold NaN"),
+    (np.full((3, 3), np.inf), good, "training features hold NaN"),
+    (good, good[:, :2], "3 features and test images 2"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      nearest.classify(train, ids, test, num_classes=2)
+    with pytest.raises(ValueError, match=message):
+      nearest.anomaly_auc(train, ids, test, ids)

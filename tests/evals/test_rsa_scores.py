@@ -1,4 +1,5 @@
 import builtins
+import importlib.metadata
 
 import numpy as np
 import pytest
@@ -39,6 +40,44 @@ def test_rows_equal_scipy(people):
     assert row.ceiling_low < row.ceiling_high <= 1
 
 
+def notes(x, data):
+  rows = rsa_scores.rows(x, data)
+  assert not any(np.isnan(row.value) and not row.is_skipped for row in rows)
+  return {(row.measure, row.variant): row.note for row in rows}
+
+
+def test_constant_features_have_a_reason(people, np_rng):
+  x, data = people
+  found = set(notes(np.ones_like(x), data).values())
+  assert found == {"skipped: all distances of the model are equal."}
+  # Of one direction: cosines differ by rounding alone, dot products do not.
+  found = notes(np_rng.random((13, 1)) * x[:1], data)
+  assert "the model are equal" in found["spearman", "cosine"]
+  assert "the model are equal" in found["pearson", "cosine, single people"]
+  assert found["spearman", "dot"] == "over items"
+  rows = rsa_scores.rows(x[:2], rsa_scores.RdmSet("two", data.rdm[:2, :2]))
+  assert {row.note for row in rows} == {
+    "skipped: there are 2 items; a correlation of distances takes 3."
+  }
+
+
+def test_constant_people_have_a_reason(people):
+  x, data = people
+  same = 0.1 * (1 - np.eye(13))
+  found = notes(x, rsa_scores.RdmSet("mine", same))
+  assert set(found.values()) == {"skipped: all distances of people are equal."}
+  persons = data.per_person.copy()
+  persons[4] = same
+  # The suite takes warnings for errors: numpy divided by 0 here.
+  found = notes(x, rsa_scores.RdmSet("mine", data.rdm, persons))
+  for method in rdm_compare.METHODS:
+    assert found[method, "cosine"] == "over items"
+    assert found[method, "cosine, single people"] == (
+      "skipped: all distances of person 5 of 7 are equal."
+    )
+  assert np.isnan(rdm_compare.noise_ceiling(persons, "pearson")).all()
+
+
 def test_dense_is_the_dot_product(np_rng):
   x = np_rng.normal(size=(11, 3))
   rdm = rsa_scores.dense("vice", x).rdm
@@ -72,6 +111,16 @@ def test_equals_rsatoolbox(people):
     x, alone, num_draws=3, methods=("spearman",)
   )
   assert row.value == pytest.approx(ours["spearman", "cosine"].value, abs=1e-6)
+
+
+def test_rsatoolbox_is_not_asked_about_constant_matrices(people, monkeypatch):
+  x, data = people
+  monkeypatch.setattr(rsa_scores, "load_rsatoolbox", lambda: None)
+  monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
+  rows = rsa_scores.rsatoolbox_rows(np.ones_like(x), data, num_draws=3)
+  assert [(row.variant, row.is_skipped) for row in rows] == [
+    ("cosine, rsatoolbox", True)
+  ] * 2
 
 
 def test_without_rsatoolbox_the_extra_is_named(monkeypatch):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import math
 
@@ -68,6 +69,20 @@ def test_text_and_markdown(rows):
   assert len(lines) == 4
   plain = score.format_markdown(rows[:1], with_interval=False)
   assert "[0.4790" not in plain
+
+
+def test_ceilings_that_differ_stand_beside_no_model(rows):
+  few = dataclasses.replace(rows[0], ceiling_low=0.5, model="few")
+  majority = dataclasses.replace(
+    rows[0], measure="accuracy_majority", ceiling_low=math.nan
+  )
+  every = [rows[0], few, majority, majority.of("few")]
+  found = score.with_common_ceilings(every)
+  assert [math.isfinite(row.ceiling_high) for row in found] == [0, 0, 1, 1]
+  assert [row.value for row in found] == [row.value for row in every]
+  table = score.format_markdown(every).splitlines()
+  assert table[2].endswith("|  |") and table[3].endswith("| 0.6730 |")
+  assert score.with_common_ceilings(rows[:1]) == rows[:1]
 
 
 def test_unknown_suite():

@@ -164,6 +164,123 @@ def test_corruptions_take_a_callable():
   assert found["pets", "linear_probe", ""].value == 1
 
 
+def with_nan(rows, *places):
+  features = rows.features.copy()
+  features[list(places)] = np.nan
+  return models.Rows(features, rows.names)
+
+
+@pytest.mark.parametrize("image_set", ["pets/train", "pets/test"])
+def test_features_that_are_not_finite_are_never_scored(image_set):
+  # As the first class, which NaN used to be scored as, all would be right.
+  sets = {
+    "pets/train": blobs(["n00000001", "n00000002"], 3, 0),
+    "pets/test": blobs(["n00000001", "n00000002"], 3, 1),
+  }
+  sets[image_set] = with_nan(sets[image_set], 1, 2)
+  model = models.from_features("m", sets)
+  rows, _ = usefulness.run({"m": model}, ["pets"])
+  of_set = [row for row in rows if row.dataset == "pets"]
+  assert [(row.measure, row.note) for row in of_set] == [
+    (
+      "all",
+      f"skipped: 2 of 6 images of {image_set} have features that are not "
+      "finite, the first is n00000001/1.jpg.",
+    )
+  ]
+
+
+def test_variants_that_cannot_be_scored_say_why():
+  classes = [f"n0000000{i}" for i in range(3)]
+  narrow = blobs(classes, 2, 3)
+  model = models.from_features(
+    "m",
+    {
+      "in/train": blobs(classes, 3, 0),
+      "in/test": blobs(classes, 2, 1),
+      "imagenet-a": with_nan(blobs(classes, 6, 2), 0, 3, 5),
+      "imagenet-r": models.Rows(narrow.features[:, :5], narrow.names),
+    },
+  )
+  rows, _ = usefulness.run(
+    {"m": model}, ["in"], shots=(1,), imagenet="in", check_counts=False
+  )
+  found = scores(rows)
+  note = found["imagenet-a", "shift", ""].note
+  assert "3 of 18 images of imagenet-a" in note and "n00000000/0.jpg" in note
+  assert ("imagenet-a", "shift", "linear probe") not in found
+  assert found["imagenet-r", "shift", ""].note == (
+    "skipped: the features of imagenet-r have 5 columns and those of in/train "
+    "8; expected as many."
+  )
+
+
+def test_without_imagenet_its_variants_are_skipped_by_name():
+  bad = with_nan(blobs(["n00000001", "n00000002"], 2, 0), 0)
+  model = models.from_features("m", {"in/train": bad, "in/test": bad})
+  rows, _ = usefulness.run({"m": model}, ["in"], imagenet="in")
+  found = scores(rows)
+  assert "not finite" in found["in", "all", ""].note
+  for name in (*breeds.TASKS, *SHIFT_NAMES):
+    assert "could not be scored" in found[name, "shift", ""].note
+
+
+def test_widths_of_train_and_test_differ():
+  test = blobs(["n00000001", "n00000002"], 3, 1)
+  model = models.from_features(
+    "m",
+    {
+      "pets/train": blobs(["n00000001", "n00000002"], 3, 0),
+      "pets/test": models.Rows(test.features[:, :7], test.names),
+    },
+  )
+  rows, _ = usefulness.run({"m": model}, ["pets"])
+  assert rows[0].note == (
+    "skipped: the features of pets/test have 7 columns and those of "
+    "pets/train 8; expected as many."
+  )
+
+
+def test_anomalies_of_one_class_are_skipped_by_name():
+  train = blobs(["n00000001", "n00000002"], 3, 0)
+  test = blobs(["n00000002"], 3, 1)
+  model = models.from_features("m", {"pets/train": train, "pets/test": test})
+  rows, _ = usefulness.run({"m": model}, ["pets"], shots=(5,))
+  found = scores(rows)
+  row = found["pets", "anomaly_auc", "one against the rest"]
+  assert row.is_skipped and "all test images are of n00000002" in row.note
+  # The class has its name, not its number.
+  assert found["pets", "few_shot", "5-shot"].note == (
+    "skipped: Class n00000001 has 3 training images; 5-shot needs at least 5 "
+    "of every class."
+  )
+
+
+def test_corrupted_images_without_features_are_named():
+  sets = {}
+  for name, num in (("pets/train", 6), ("pets/test", 4)):
+    pixels = np.full((num, 8, 8, 3), 250, np.uint8)
+    pixels[::2, :4] = 5
+    names = [f"{i % 2}/{i}" for i in range(num)]
+    sets[name] = Pictures(pixels, names)
+
+  def function(image):
+    x = image.reshape(len(image), -1) / 255
+    # Only noise has as many values.
+    many = [len(np.unique(row)) > 40 for row in x]
+    return np.where(np.array(many)[:, None], np.nan, x)
+
+  model = models.from_callable("m", function, sets)
+  rows, _ = usefulness.run(
+    {"m": model}, ["pets"], shots=(1,), images=sets, severities=(5,)
+  )
+  found = scores(rows)
+  row = found["pets", "corruption", "gaussian_noise"]
+  assert row.is_skipped and "not finite" in row.note
+  assert "gaussian_noise of severity 5" in row.note
+  assert not found["pets", "corruption", "contrast"].is_skipped
+
+
 def test_a_class_without_training_images_is_named():
   model = models.from_features(
     "m",
