@@ -14,9 +14,13 @@ import pathlib
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.evals import choice_scores, level_scores, rsa_scores
+from alignet_jax.evals import (
+  choice_scores,
+  item_names,
+  level_scores,
+  rsa_scores,
+)
 from alignet_jax.judgments import (
-  levels_file,
   prepared,
   similarity,
   tables,
@@ -171,8 +175,8 @@ def read_groups(path, column, people):
     Tuple of n str, "" for an item without category.
 
   Raises:
-    artifacts.InputError: No such column, another number of rows, or an item
-      that the table lacks.
+    artifacts.InputError: No such column, another number of rows, an item that
+      the table lacks, or items that its names do not tell apart.
   """
   rows = tables.read_rows(path)
   _, header = next(rows)
@@ -186,17 +190,15 @@ def read_groups(path, column, people):
   for _, fields in rows:
     found.append(fields[columns["category"]].partition(",")[0].strip())
     if columns["item"] is not None:
-      names.append(levels_file.base_name(fields[columns["item"]]))
+      names.append(fields[columns["item"]])
   if names and people.items:
-    known = dict(zip(names, found, strict=True))
-    wanted = [levels_file.base_name(str(name)) for name in people.items]
-    absent = [name for name in wanted if name not in known]
-    if absent:
+    try:
+      picked = item_names.match(people.items, names)
+    except item_names.Unmatched as error:
       raise artifacts.InputError(
-        f"{path} lacks {len(absent)} of the {len(wanted)} items of "
-        f"{people.name}, the first is {absent[0]}."
-      )
-    return tuple(known[name] for name in wanted)
+        f"{path} does not fit the items of {people.name}: {error}"
+      ) from error
+    return tuple(found[row] for row in picked)
   if len(found) != people.num_items:
     raise artifacts.InputError(
       f"{path} has {len(found)} rows; {people.name} has {people.num_items} "

@@ -9,8 +9,8 @@ A model has a row of features per item of each data set. A path is
   a folder with one of these per image set: PATH/things, PATH/mur92.npy,
     PATH/pets/train and so on.
 
-Rows are matched by the names of the images where both sides have names, and
-else taken in order if there are as many rows as items.
+Rows are matched by the names of the images where both sides have names (see
+`item_names`), and else taken in order if there are as many rows as items.
 
 Usage:
   model = models.open_model("clip", "features/clip")
@@ -25,7 +25,8 @@ from collections.abc import Callable
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.judgments import levels_file, tables
+from alignet_jax.evals import item_names
+from alignet_jax.judgments import tables
 from alignet_jax.teacher import transform as transform_lib
 from alignet_jax.triplets import feature_rows
 
@@ -199,27 +200,17 @@ def rows_of(model, image_set, *, items=(), num_items=None):
     f32[n d].
 
   Raises:
-    Missing: The model has none, another number, or lacks an image.
+    Missing: The model has none, another number, or lacks an image; or the
+      names do not tell images apart.
   """
   rows = model.find(image_set)
   num_items = num_items or len(items)
   if rows.names is not None and items:
-    known = {}
-    for row, name in enumerate(rows.names):
-      known.setdefault(levels_file.base_name(str(name)), row)
-    wanted = [levels_file.base_name(str(name)) for name in items]
-    absent = [name for name in wanted if name not in known]
-    if not absent:
-      picked = np.array([known[name] for name in wanted])
-      return _finish(model, rows.features[picked])
-    if len(rows.features) != num_items:
-      raise Missing(
-        f"{len(absent)} of {num_items} images are not among the features' "
-        f"{len(known)} names, the first is {absent[0]}."
-      )
-    raise Missing(
-      f"the features have other names than the items: there is no {absent[0]}."
-    )
+    try:
+      picked = item_names.match(items, rows.names)
+    except item_names.Unmatched as error:
+      raise Missing(f"the features' names do not fit: {error}") from error
+    return _finish(model, rows.features[picked])
   if len(rows.features) != num_items:
     raise Missing(
       f"the features have {len(rows.features)} rows for {num_items} items."
