@@ -138,7 +138,7 @@ def run(args, *, log=print):
   out = compare_inputs.make_folder(args.out)
   images = given.open_images(args)
   of_models = given.open_models(args, out)
-  data = given.read_data(args)
+  data = given.read_data(args, of_models)
   if args.base and args.base not in of_models:
     raise artifacts.InputError(
       f"--base is {args.base!r}; there are {', '.join(of_models)}."

@@ -365,6 +365,33 @@ def test_table_goes_into_a_readme(world, tmp_path, capsys):
   assert "--rows=x names no row" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("num, whole", [(7, True), (12, False), (13, True)])
+def test_categories_have_a_row_per_item(world, tmp_path, capsys, num, whole):
+  """Too few or too many rows, and rows whose cell is empty."""
+  kinds = tmp_path / "kinds.csv"
+  cells = [
+    ("ab"[i % 2]) if whole or i not in (3, 4) else "" for i in range(num)
+  ]
+  kinds.write_text("kind\n" + "".join(f"{cell}\n" for cell in cells))
+  args = [
+    f"--model=good={world}/good.npy",
+    f"--triplets={world}/triplets.npy",
+    f"--categories={kinds}",
+    "--column=kind",
+    "--suite=alignment",
+    f"--out={tmp_path}/out",
+  ]
+  if num != 12:
+    assert evaluate.main(args) == 2
+    assert f"kinds.csv has {num} rows" in capsys.readouterr().err
+    return
+  args = flags_lib.parse(args)
+  (people,) = given.read_data(args, given.open_models(args, tmp_path))
+  assert people.num_items == 12
+  assert people.categories["a"].tolist() == [0, 2, 6, 8, 10]
+  assert people.categories["b"].tolist() == [1, 5, 7, 9, 11]
+
+
 def write_pictures(folder, names):
   folder.mkdir()
   for i, name in enumerate(names):

@@ -135,8 +135,20 @@ def _student(args, out, name, text):
   return _backbone(args, out, name, f"{load.NOTED}:{path}")
 
 
-def read_data(args):
-  """All human data that the flags name, in one list."""
+def read_data(args, of_models=None):
+  """All human data that the flags name, in one list.
+
+  Args:
+    args: Of `flags.parse`.
+    of_models: Dict from name to `models.Model`; one of them must have as many
+      rows as --categories. None to check that by --embedding only.
+
+  Returns:
+    List as `alignment.run` takes it.
+
+  Raises:
+    artifacts.InputError: Something cannot be read or does not fit; names it.
+  """
   data = []
   for folder in (*args.data, *([args.levels] if args.levels else [])):
     data += human_data.read_folder(folder)
@@ -149,6 +161,8 @@ def read_data(args):
         column=args.column,
       )
     )
+    if args.categories and of_models:
+      _check_rows(args.categories, data[-1], of_models)
   if args.embedding:
     sorted_by = {
       "categories": args.categories,
@@ -169,6 +183,23 @@ def read_data(args):
   if args.taxonomy:
     data.append(human_data.Taxonomy(*_taxonomy(args)))
   return _with_groups(args, data)
+
+
+def _check_rows(path, people, of_models):
+  """Refuses a table that has a row per item of no model."""
+  found = {}
+  for name, model in of_models.items():
+    try:
+      found[name] = len(model.find(people.name).features)
+    except models.Missing:
+      continue
+  if found and people.num_items not in found.values():
+    raise artifacts.InputError(
+      f"--categories={path} has {people.num_items} rows; expected one per item "
+      "of --triplets, as many as a model has: "
+      + ", ".join(f"{name} has {num}" for name, num in found.items())
+      + "."
+    )
 
 
 def _taxonomy(args):

@@ -143,7 +143,7 @@ def load_taxonomy(path, *, num_items=None):
   Raises:
     artifacts.InputError: Missing, damaged, or with another number of rows.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   columns = tables.find_columns(
     path,
@@ -153,6 +153,8 @@ def load_taxonomy(path, *, num_items=None):
   )
   found = {name: [] for name, column in columns.items() if column is not None}
   for _, fields in rows:
+    if columns["item"] is not None and not any(fields):
+      continue  # No item, and its place says nothing.
     for name, values in found.items():
       values.append(fields[columns[name]])
   items = tuple(found.pop("item", ()))
@@ -184,13 +186,15 @@ def load_wordnet(path, column, hypernyms, *, basic_depth, superordinate_depth):
     artifacts.InputError: A file is missing or damaged, an id is not known, or
       nltk or its WordNet is not there.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   columns = tables.find_columns(
     path, header, {"item": ("item",), "wnid": (column,)}, optional=("item",)
   )
   wnids, items = [], []
   for _, fields in rows:
+    if columns["item"] is not None and not any(fields):
+      continue  # No item, and its place says nothing.
     wnids.append(fields[columns["wnid"]])
     if columns["item"] is not None:
       items.append(fields[columns["item"]])

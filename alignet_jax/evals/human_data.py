@@ -106,10 +106,15 @@ def read_choices(
     categories: Table with a row per item, or None.
     column: Of that table.
     items: Names of the items.
-    num_items: How many there are, or None if not known.
+    num_items: How many there are; where that is not known, as many as
+      `categories` has rows.
 
   Returns:
     `choice_scores.Choices`.
+
+  Raises:
+    artifacts.InputError: A file is missing or damaged, or `categories` has
+      another number of rows than there are items.
   """
   num_items = num_items or len(items) or None
   arrays = things.load_triplets(triplets, num_objects=num_items)
@@ -121,6 +126,15 @@ def read_choices(
     members = concepts.load_categories(
       categories, column, num_objects=num_items
     )
+    met = 1 + max(
+      int(arrays.max()), -1 if answers is None else answers[0].max()
+    )
+    num_items = num_items or count_rows(categories)
+    if num_items < met:
+      raise artifacts.InputError(
+        f"{categories} has {num_items} rows; {triplets} holds {met} items, and "
+        "there must be a row per item."
+      )
   return choice_scores.Choices(
     name,
     arrays,
@@ -129,6 +143,11 @@ def read_choices(
     items=tuple(items),
     num_items=num_items or 0,
   )
+
+
+def count_rows(path):
+  """How many items a table with a row per item has."""
+  return sum(1 for _ in tables.read_rows(path, keep_blank=True)) - 1
 
 
 def read_levels(folder):
@@ -178,7 +197,7 @@ def read_groups(path, column, people):
     artifacts.InputError: No such column, another number of rows, an item that
       the table lacks, or items that its names do not tell apart.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   columns = tables.find_columns(
     path,
