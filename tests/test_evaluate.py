@@ -58,6 +58,7 @@ def world(tmp_path_factory):
   with prepared.writer(folder / "king", {"data_set": "king"}) as (out, tables):
     artifacts.write_npz(out / "rdm.npz", rdm=np.ones((7, 7)) - np.eye(7))
     tables["rdm.npz"] = {}
+  artifacts.write_npy(folder / "d.npy", np.ones((12, 12)) - np.eye(12))
   (folder / "taxonomy.csv").write_text(
     "basic,superordinate\n"
     + "".join(f"b{i // 2},s{i // 4}\n" for i in range(12))
@@ -207,6 +208,22 @@ def test_aligned_and_photographs(world, tmp_path):
     (["--model=m={w}/good.npy", "--suite=usefulness"], "no data set"),
     (["--model=m={w}/good.npy", "--data={w}"], "no prepared.json"),
     (["--model=m={w}/good.npy", "--aligned=t=x:f.npz"], "NAME=MODEL:FILE"),
+    (
+      ["--model=m={w}/good.npy", "--data={w}/king", "--data={w}/king"],
+      "called 'king': --data=.*/king and --data=.*/king",
+    ),
+    (
+      ["--model=m={w}/good.npy", "--rdm=d={w}/d.npy", "--sims=d={w}/d.npy"],
+      "called 'd': --rdm=d=.* and --sims=d=",
+    ),
+    (
+      [
+        "--model=m={w}/good.npy",
+        "--triplets={w}/triplets.npy",
+        "--rdm=things={w}/d.npy",
+      ],
+      "called 'things': --triplets=.* and --rdm=things=",
+    ),
     (["--model=m=backbone:vit", "--images=a={w}"], "backbone:MODEL:WEIGHTS"),
     (["--model=m=student:{w}:aligned"], "student:FOLDER:VARIANT"),
   ],
@@ -218,6 +235,25 @@ def test_what_is_wrong_is_told(world, tmp_path, capsys, flags, message):
     message = "uint8|backbone"
   assert evaluate.main([*flags, f"--out={tmp_path}/out"]) == 2
   assert re.search(message, capsys.readouterr().err)
+
+
+def test_data_sets_have_names_of_their_own(world):
+  args = flags_lib.parse(
+    [
+      f"--model=m={world}/good.npy",
+      f"--data={world}/king",
+      f"--data=again={world}/king",
+      f"--out={world}/unused",
+    ]
+  )
+  data = given.read_data(args)
+  assert [people.name for people in data] == ["king", "again"]
+  with pytest.raises(
+    artifacts.InputError, match="'king': number 1 of data and"
+  ):
+    evaluate.evaluate({"m": np.ones((7, 2))}, [data[0], data[0]])
+  with pytest.raises(artifacts.InputError, match="'p': number 1 of classific"):
+    evaluate.evaluate({"m": np.ones((7, 2))}, classification=["p", "p"])
 
 
 def test_unknown_suite(world):

@@ -149,10 +149,14 @@ def read_data(args, of_models=None):
   Raises:
     artifacts.InputError: Something cannot be read or does not fit; names it.
   """
-  data = []
-  for folder in (*args.data, *([args.levels] if args.levels else [])):
-    data += human_data.read_folder(folder)
+  data, sources = [], []
+  folders = [("--data", text) for text in args.data]
+  folders += [("--levels", args.levels)] if args.levels else []
+  for flag, text in folders:
+    data += human_data.read_folder(*_named_folder(text))
+    sources.append(f"{flag}={text}")
   if args.triplets:
+    sources.append(f"--triplets={args.triplets}")
     data.append(
       human_data.read_choices(
         args.triplets,
@@ -168,10 +172,12 @@ def read_data(args, of_models=None):
       "categories": args.categories,
       "category_column": args.column,
     }
+    sources.append(f"--embedding={args.embedding}")
     data.append(
       human_data.read_dense(args.embedding, "things_dense", **sorted_by)
     )
     if args.photographs:
+      sources.append(f"--photographs={args.photographs}")
       data.append(
         human_data.read_dense(
           args.embedding, "photographs", args.photographs, **sorted_by
@@ -180,9 +186,23 @@ def read_data(args, of_models=None):
   for flag, kind in (("rdm", "dissimilarity"), ("sims", "similarity")):
     for name, path in flags.pairs(f"--{flag}", getattr(args, flag)):
       data.append(human_data.read_rdm(path, name, kind=kind))
+      sources.append(f"--{flag}={name}={path}")
   if args.taxonomy:
+    sources.append(f"--taxonomy={args.taxonomy}")
     data.append(human_data.Taxonomy(*_taxonomy(args)))
+  human_data.check_names(
+    zip([people.name for people in data], sources, strict=True)
+  )
   return _with_groups(args, data)
+
+
+def _named_folder(text):
+  """(folder, name or None) of DIR or NAME=DIR."""
+  name, separator, folder = text.partition("=")
+  if not separator or pathlib.Path(text).exists():
+    return text, None
+  ((name, folder),) = flags.pairs("--data", [text])
+  return folder, name
 
 
 def _check_rows(path, people, of_models):

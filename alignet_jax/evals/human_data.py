@@ -45,12 +45,33 @@ class Taxonomy:
     return len(self.levels["superordinate"])
 
 
-def read_folder(path):
+def check_names(named):
+  """Refuses data sets of the same name, whose rows could not be told apart.
+
+  Args:
+    named: Pairs of a name and of where it comes from.
+
+  Raises:
+    artifacts.InputError: A name comes twice; says from where.
+  """
+  first = {}
+  for name, source in named:
+    if name in first:
+      raise artifacts.InputError(
+        f"Two data sets are called {name!r}: {first[name]} and {source}. Each "
+        "needs a name of its own (--data NAME=DIR, --rdm and --sims NAME=PATH)."
+      )
+    first[name] = source
+
+
+def read_folder(path, name=None):
   """Reads a folder of `judgments.prepare`.
 
   Args:
     path: The folder. With `items.txt` in it (a name per line) its items are
       matched by name.
+    name: Of the data set, in the table and for features; by default the one it
+      was prepared as.
 
   Returns:
     List of `choice_scores.Choices`, `level_scores.LevelAnswers` or
@@ -65,10 +86,11 @@ def read_folder(path):
       f"--data={path}: there is no {prepared.NAME}; expected a folder that "
       "python -m alignet_jax.judgments.prepare has made."
     )
-  name = artifacts.read_json(path / prepared.NAME).get("data_set")
-  if name == "levels":
-    return [read_levels(path)]
-  if name in _RDM_SETS:
+  kind = artifacts.read_json(path / prepared.NAME).get("data_set")
+  name = name or str(kind or path.name)
+  if kind == "levels":
+    return [dataclasses.replace(read_levels(path), name=name)]
+  if kind in _RDM_SETS:
     arrays = artifacts.read_npz(path / "rdm.npz", required=("rdm",))
     return [
       rsa_scores.RdmSet(
@@ -81,7 +103,7 @@ def read_folder(path):
     read_choices(
       test if test.is_file() else path / "triplets_train.npy",
       repeats if repeats.is_file() else None,
-      name=str(name or path.name),
+      name=name,
       items=_stimuli(path) or _items(path),
     )
   ]
