@@ -27,7 +27,7 @@ with them; of others, the class is the folder. The WordNet ids of a table make a
 taxonomy: --taxonomy=things_concepts.tsv --synsets="WordNet ID" --wordnet=nltk.
 
 In Python:
-  rows = evaluate.evaluate({"clip": features, "mine": function}, data)
+  rows, seconds = evaluate.evaluate({"clip": features, "mine": function}, data)
 """
 
 import sys
@@ -82,8 +82,8 @@ def evaluate(
     seconds.
 
   Raises:
-    artifacts.InputError: Another suite, no model, or two data sets of the same
-      name.
+    artifacts.InputError: Another suite, no model, a base that is none of them,
+      something that is no model, or two data sets of the same name.
   """
   if suite not in (*score.SUITES, "all"):
     raise artifacts.InputError(
@@ -91,6 +91,7 @@ def evaluate(
     )
   if not of_models:
     raise artifacts.InputError("There is no model to evaluate.")
+  _check_base("base", base, of_models)
   data, classification = list(data), list(classification)
   for what, names in (
     ("data", [people.name for people in data]),
@@ -124,6 +125,13 @@ def evaluate(
   return rows, seconds
 
 
+def _check_base(what, base, of_models):
+  if base is not None and base not in of_models:
+    raise artifacts.InputError(
+      f"{what} is {base!r}; there are {', '.join(of_models)}."
+    )
+
+
 def _open(name, model, images):
   if isinstance(model, models.Model):
     return model
@@ -142,6 +150,7 @@ def run(args, *, log=print):
   Raises:
     artifacts.InputError: Something that was given cannot be used; names it.
   """
+  readme_table.check_measures(args.rows)
   into = readme_table.target(args.into) if args.into else None
   if into:
     readme_table.check(*into)
@@ -149,10 +158,7 @@ def run(args, *, log=print):
   images = given.open_images(args)
   of_models = given.open_models(args, out)
   data = given.read_data(args, of_models)
-  if args.base and args.base not in of_models:
-    raise artifacts.InputError(
-      f"--base is {args.base!r}; there are {', '.join(of_models)}."
-    )
+  _check_base("--base", args.base, of_models)
   if not data and args.suite == "alignment":
     raise artifacts.InputError(
       "There is no human data; give --data, --triplets, --rdm, --embedding or "

@@ -94,6 +94,7 @@ def test_table_has_every_model_and_measure(done):
     (r["model"], r["dataset"], r["measure"], r["variant"]): r for r in read
   }
   assert len(found) == len(read)
+  assert {r["measure"] for r in read} <= {*score.MEASURES, "all"}
   assert found["good", "things", "accuracy", "dot"]["value"] == 1.0
   assert found["poor", "things", "accuracy", "dot"]["value"] < 0.7
   assert found["good", "things_dense", "spearman", "dot"]["value"] == (
@@ -261,6 +262,8 @@ def test_unknown_suite(world):
     evaluate.evaluate({"m": np.ones((2, 2))}, suite="speed")
   with pytest.raises(artifacts.InputError, match="no model"):
     evaluate.evaluate({})
+  with pytest.raises(artifacts.InputError, match="base is 'zz'; there are m"):
+    evaluate.evaluate({"m": np.ones((2, 2))}, base="zz")
 
 
 def test_levels_of_a_generated_release(tmp_path):
@@ -397,8 +400,13 @@ def test_table_goes_into_a_readme(world, tmp_path, capsys):
   assert "cosine" not in text
   # The files have all rows.
   assert "cosine" in (tmp_path / "out" / "scores.csv").read_text()
-  assert evaluate.main([*flags, "--rows=x"]) == 2
-  assert "--rows=x names no row" in capsys.readouterr().err
+  assert evaluate.main([*flags, "--rows=accuracy/x"]) == 2
+  assert "--rows=accuracy/x names no row; there" in capsys.readouterr().err
+  # A measure that there is none of, before anything is measured.
+  flags[2] = f"--out={tmp_path}/other"
+  assert evaluate.main([*flags, "--rows=things/acuracy/*"]) == 2
+  assert "'acuracy' is none of the measures" in capsys.readouterr().err
+  assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("num, whole", [(7, True), (12, False), (13, True)])
