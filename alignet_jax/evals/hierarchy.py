@@ -32,6 +32,10 @@ KINDS = (
 LEVELS = ("subordinate", "basic", "superordinate")
 
 
+class _BadId(artifacts.InputError):
+  """Of a WordNet id; who read it knows the file."""
+
+
 class Change(NamedTuple):
   """Of the relative distance of one kind of pairs.
 
@@ -200,16 +204,19 @@ def load_wordnet(path, column, hypernyms, *, basic_depth, superordinate_depth):
       items.append(fields[columns["item"]])
   if not any(wnids):
     raise artifacts.InputError(f"{path}: the column {column!r} is empty.")
-  if hypernyms == "nltk":
-    parents = nltk_parents(wnids)
-  else:
-    parents = load_parents(hypernyms)
-  levels = from_wordnet(
-    wnids,
-    parents,
-    basic_depth=basic_depth,
-    superordinate_depth=superordinate_depth,
-  )
+  try:
+    if hypernyms == "nltk":
+      parents = nltk_parents(wnids)
+    else:
+      parents = load_parents(hypernyms)
+    levels = from_wordnet(
+      wnids,
+      parents,
+      basic_depth=basic_depth,
+      superordinate_depth=superordinate_depth,
+    )
+  except _BadId as error:
+    raise artifacts.InputError(f"{path}, column {column!r}: {error}") from error
   return levels, tuple(items)
 
 
@@ -238,13 +245,11 @@ def nltk_parents(wnids):
   parents = {}
   for wnid in filter(None, wnids):
     if not re.fullmatch(r"[nvars]\d{8}", wnid):
-      raise artifacts.InputError(
-        f"{wnid!r} is no WordNet id; expected such as 'n02084071'."
-      )
+      raise _BadId(f"{wnid!r} is no WordNet id; expected such as 'n02084071'.")
     try:
       synset = wordnet.synset_from_pos_and_offset(wnid[0], int(wnid[1:]))
     except Exception as error:  # nltk has its own, which is no built-in one.
-      raise artifacts.InputError(
+      raise _BadId(
         f"nltk's WordNet {wordnet.get_version()} has no {wnid!r}."
       ) from error
     while _wnid(synset) not in parents:
@@ -326,7 +331,7 @@ def load_parents(path):
 
 def _way_from_root(wnid, parents, above):
   if wnid not in parents and wnid not in above:
-    raise artifacts.InputError(
+    raise _BadId(
       f"{wnid!r} is not among the ids of the hierarchy; expected such as "
       f"{next(iter(parents), 'n02084071')!r}."
     )
@@ -334,7 +339,7 @@ def _way_from_root(wnid, parents, above):
   while way[-1] in parents:
     way.append(parents[way[-1]])
     if len(way) > 100:
-      raise artifacts.InputError(f"The ancestors of {wnid!r} form a ring.")
+      raise _BadId(f"The ancestors of {wnid!r} form a ring.")
   return way[::-1]
 
 

@@ -118,10 +118,21 @@ def from_features(name, features, names=None):
 
   Returns:
     `Model`.
+
+  Raises:
+    artifacts.InputError: An array is not one of numbers [n d], or has another
+      number of names.
   """
   if not isinstance(features, dict):
     rows = Rows(np.asarray(features), None if names is None else tuple(names))
+    _check(f"The model {name}", rows)
     return Model(name, lambda image_set: rows)
+  features = {
+    key: rows if isinstance(rows, Rows) else Rows(np.asarray(rows))
+    for key, rows in features.items()
+  }
+  for key, rows in features.items():
+    _check(f"The model {name} for {key}", rows)
 
   def find(image_set):
     if image_set not in features:
@@ -129,8 +140,7 @@ def from_features(name, features, names=None):
         f"the model has no features of {image_set}; it has "
         f"{', '.join(features)}."
       )
-    rows = features[image_set]
-    return rows if isinstance(rows, Rows) else Rows(np.asarray(rows))
+    return features[image_set]
 
   return Model(name, find)
 
@@ -296,17 +306,22 @@ def read_rows(path):
     read = feature_rows.load(path / "features.npy" if plain else path)
     names = None if read.names is None else tuple(read.names.tolist())
     rows = Rows(read.features, names)
+  _check(path, rows)
+  return rows
+
+
+def _check(where, rows):
+  """Refuses what is no table of numbers, or has other names than rows."""
   shape = rows.features.shape
   if len(shape) != 2 or rows.features.dtype.kind not in "fiu":
     raise artifacts.InputError(
-      f"{path} is {rows.features.dtype}{list(shape)}; expected numbers [n d], "
+      f"{where} is {rows.features.dtype}{list(shape)}; expected numbers [n d], "
       "a row per image."
     )
   if rows.names is not None and len(rows.names) != shape[0]:
     raise artifacts.InputError(
-      f"{path} has {shape[0]} rows and {len(rows.names)} names."
+      f"{where} has {shape[0]} rows and {len(rows.names)} names."
     )
-  return rows
 
 
 def _holds_features(folder):

@@ -158,7 +158,8 @@ def test_wordnet_of_a_table_by_nltk(tmp_path, nltk):
   assert levels["superordinate"] == ["n00000002", "n00000002", "", "n00000009"]
   for wnid, message in (("n00000005", "3.0 has no"), ("dog", "is no WordNet")):
     path.write_text(f"WordNet ID\n{wnid}\n")
-    with pytest.raises(artifacts.InputError, match=message):
+    where = f"{path.name}, column 'WordNet ID': .*{message}"
+    with pytest.raises(artifacts.InputError, match=where):
       load(path)
 
 

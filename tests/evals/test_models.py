@@ -61,6 +61,22 @@ def test_a_folder_of_another_program(tmp_path, np_rng):
     np.testing.assert_allclose(rows, x[[2, 0]], rtol=1e-6, atol=0)
 
 
+def test_whole_numbers_are_features(tmp_path, np_rng):
+  x = np_rng.integers(-9, 9, (3, 2))
+  artifacts.write_npy(tmp_path / "x.npy", x)
+  rows = models.rows_of(
+    models.open_model("m", tmp_path / "x.npy"), "any", num_items=3
+  )
+  assert rows.dtype == np.float32
+  np.testing.assert_allclose(rows, x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("features", [None, "x", np.ones(3), {"a": None}])
+def test_what_is_no_features(features):
+  with pytest.raises(artifacts.InputError, match="The model m.* expected numb"):
+    models.from_features("m", features)
+
+
 def test_labels_are_folders(np_rng):
   x = np_rng.normal(size=(3, 2))
   model = models.from_features("m", x, ["train/n1/a.jpg", "n2/b.jpg", "n1/c"])
