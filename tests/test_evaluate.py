@@ -22,7 +22,7 @@ from alignet_jax.evals import (
 )
 from alignet_jax.evals import flags as flags_lib
 from alignet_jax.images import collections
-from alignet_jax.judgments import convert, prepared
+from alignet_jax.judgments import convert, prepare, prepared
 from alignet_jax.teacher import transform as transform_lib
 
 
@@ -315,6 +315,40 @@ def test_levels_of_a_generated_release(tmp_path):
     assert row.value == pytest.approx(right[kind] / 30) and row.num == 30
     assert ("accuracy_majority", f"cosine, {level}") in found
     assert ("accuracy", f"dot, {level}, people drawn") in found
+
+
+@pytest.mark.parametrize("num_people", [1, 7])
+def test_people_and_times_of_an_experiment(tmp_path, np_rng, num_people):
+  """From a csv by the command to intervals over people."""
+  lines = ["image1,image2,image3,odd,participant,rt"]
+  for i in range(70):
+    a, b, c = np_rng.permutation(11)[:3]
+    lines.append(f"i{a:02},i{b:02},i{c:02},{i % 3 + 1},p{i % num_people},{i}")
+  (tmp_path / "mine.csv").write_text("\n".join(lines))
+  folder = tmp_path / "mine"
+  source = f"--source={tmp_path / 'mine.csv'}"
+  flags = ["experiment", source, f"--out={folder}", "--test_fraction=0.5"]
+  assert prepare.main(flags) == 0
+  (people,) = human_data.read_folder(folder)
+  assert people.name == "experiment" and len(people.rt) == 35
+  x = np_rng.normal(size=(11, 3)).astype(np.float32)
+  names = [f"i{i:02}.jpg" for i in range(11)]
+  rows, _ = evaluate.evaluate(
+    {"m": models.from_features("m", x, names)}, [people], suite="alignment"
+  )
+  found = {(row.measure, row.variant): row for row in rows}
+  assert found["reaction_time", "cosine"].num == 30
+  drawn = found["accuracy", "cosine, people drawn"]
+  plain = found["accuracy", "cosine"]
+  assert drawn.value == plain.value
+  if num_people == 1:
+    assert np.isnan(drawn.low) and "one person" in drawn.note
+  else:
+    assert drawn.note == "over 7 people" and drawn.low < drawn.value
+    assert (drawn.low, drawn.high) != (plain.low, plain.high)
+  artifacts.write_npz(folder / "answers_test.npz", rt=np.ones(3))
+  with pytest.raises(artifacts.InputError, match="one per answer, .* are 35"):
+    human_data.read_folder(folder)
 
 
 def test_report_of_nothing_but_skipped_rows():

@@ -97,16 +97,30 @@ def read_folder(path, name=None):
         name, arrays["rdm"], arrays.get("per_person"), _items(path)
       )
     ]
-  test = path / "triplets_test.npy"
+  part = "test" if (path / "triplets_test.npy").is_file() else "train"
   repeats = path / "repeats.npz"
-  return [
-    read_choices(
-      test if test.is_file() else path / "triplets_train.npy",
-      repeats if repeats.is_file() else None,
-      name=name,
-      items=_stimuli(path) or _items(path),
-    )
-  ]
+  people = read_choices(
+    path / f"triplets_{part}.npy",
+    repeats if repeats.is_file() else None,
+    name=name,
+    items=_stimuli(path) or _items(path),
+  )
+  return [_with_answers(people, path / f"answers_{part}.npz")]
+
+
+def _with_answers(people, path):
+  """The choices with who made them and how fast, if a file says so."""
+  if not path.is_file():
+    return people
+  arrays = artifacts.read_npz(path)
+  known = {key: arrays[key] for key in ("participant", "rt") if key in arrays}
+  for key, values in known.items():
+    if values.shape != (len(people.triplets),):
+      raise artifacts.InputError(
+        f"{path}: {key} is {list(values.shape)}; expected one per answer, of "
+        f"which there are {len(people.triplets)}."
+      )
+  return dataclasses.replace(people, **known)
 
 
 def read_choices(
