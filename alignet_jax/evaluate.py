@@ -13,21 +13,21 @@ NAME=student:FOLDER:aligned (aligned_head: through its triplet head), compute
 features of the --images (once, in OUT/features). --aligned
 NAME=MODEL:transform.npz adds a model that is another one, transformed.
 
-Human data are folders of `alignet_jax.judgments.prepare` (--data), or single
-files. OUT gets scores.json, scores.csv, scores.parquet (with pyarrow) and
-report.html; the table is printed, with --markdown as that of a README. What
-could not be measured stands in the table with its reason. --into=README.md#NAME
-puts command and table between the lines <!-- evaluation NAME: begin --> and
-<!-- evaluation NAME: end --> of that file; --rows says which rows. Exit codes:
-0 done; 1 the disk failed; 2 something that was given is wrong or missing; 130
-Ctrl-C.
+Human data are folders of `alignet_jax.judgments.prepare` (--data DIR, or --data
+NAME=DIR where two have the same name), or single files. OUT gets scores.json,
+scores.csv, scores.parquet (with pyarrow) and report.html; the table is printed,
+with --markdown as that of a README. What could not be measured stands in the
+table with its reason. --into=README.md#NAME puts command and table between the
+lines <!-- evaluation NAME: begin --> and <!-- evaluation NAME: end --> of that
+file; --rows says which rows. Exit codes: 0 done; 1 the disk failed; 2 something
+that was given is wrong or missing; 130 Ctrl-C.
 
 Images of TensorFlow Datasets, --images SET=tfds:NAME/SPLIT, bring their classes
 with them; of others, the class is the folder. The WordNet ids of a table make a
 taxonomy: --taxonomy=things_concepts.tsv --synsets="WordNet ID" --wordnet=nltk.
 
 In Python:
-  rows = evaluate.evaluate({"clip": features, "mine": function}, data)
+  rows, seconds = evaluate.evaluate({"clip": features, "mine": function}, data)
 """
 
 import sys
@@ -39,6 +39,7 @@ from alignet_jax.evals import (
   evaluation_report,
   flags,
   given,
+  human_data,
   models,
   readme_table,
   report,
@@ -81,7 +82,8 @@ def evaluate(
     seconds.
 
   Raises:
-    artifacts.InputError: Another suite, or no model.
+    artifacts.InputError: Another suite, no model, a base that is none of them,
+      something that is no model, or two data sets of the same name.
   """
   if suite not in (*score.SUITES, "all"):
     raise artifacts.InputError(
@@ -89,6 +91,15 @@ def evaluate(
     )
   if not of_models:
     raise artifacts.InputError("There is no model to evaluate.")
+  _check_base("base", base, of_models)
+  data, classification = list(data), list(classification)
+  for what, names in (
+    ("data", [people.name for people in data]),
+    ("classification", classification),
+  ):
+    human_data.check_names(
+      [(name, f"number {n} of {what}") for n, name in enumerate(names, start=1)]
+    )
   opened = {
     name: _open(name, model, images or {}) for name, model in of_models.items()
   }
@@ -108,10 +119,17 @@ def evaluate(
       rows += [row.of(model) for model in opened]
   if suite != "alignment" and classification:
     made, spent = usefulness.run(
-      opened, list(classification), images=images, log=log, **settings
+      opened, classification, images=images, log=log, **settings
     )
     rows, seconds = rows + made, seconds | spent
   return rows, seconds
+
+
+def _check_base(what, base, of_models):
+  if base is not None and base not in of_models:
+    raise artifacts.InputError(
+      f"{what} is {base!r}; there are {', '.join(of_models)}."
+    )
 
 
 def _open(name, model, images):
@@ -132,17 +150,15 @@ def run(args, *, log=print):
   Raises:
     artifacts.InputError: Something that was given cannot be used; names it.
   """
+  readme_table.check_measures(args.rows)
   into = readme_table.target(args.into) if args.into else None
   if into:
     readme_table.check(*into)
   out = compare_inputs.make_folder(args.out)
   images = given.open_images(args)
   of_models = given.open_models(args, out)
-  data = given.read_data(args)
-  if args.base and args.base not in of_models:
-    raise artifacts.InputError(
-      f"--base is {args.base!r}; there are {', '.join(of_models)}."
-    )
+  data = given.read_data(args, of_models)
+  _check_base("--base", args.base, of_models)
   if not data and args.suite == "alignment":
     raise artifacts.InputError(
       "There is no human data; give --data, --triplets, --rdm, --embedding or "

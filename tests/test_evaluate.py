@@ -22,7 +22,7 @@ from alignet_jax.evals import (
 )
 from alignet_jax.evals import flags as flags_lib
 from alignet_jax.images import collections
-from alignet_jax.judgments import convert, prepared
+from alignet_jax.judgments import convert, prepare, prepared
 from alignet_jax.teacher import transform as transform_lib
 
 
@@ -58,6 +58,7 @@ def world(tmp_path_factory):
   with prepared.writer(folder / "king", {"data_set": "king"}) as (out, tables):
     artifacts.write_npz(out / "rdm.npz", rdm=np.ones((7, 7)) - np.eye(7))
     tables["rdm.npz"] = {}
+  artifacts.write_npy(folder / "d.npy", np.ones((12, 12)) - np.eye(12))
   (folder / "taxonomy.csv").write_text(
     "basic,superordinate\n"
     + "".join(f"b{i // 2},s{i // 4}\n" for i in range(12))
@@ -93,6 +94,7 @@ def test_table_has_every_model_and_measure(done):
     (r["model"], r["dataset"], r["measure"], r["variant"]): r for r in read
   }
   assert len(found) == len(read)
+  assert {r["measure"] for r in read} <= {*score.MEASURES, "all"}
   assert found["good", "things", "accuracy", "dot"]["value"] == 1.0
   assert found["poor", "things", "accuracy", "dot"]["value"] < 0.7
   assert found["good", "things_dense", "spearman", "dot"]["value"] == (
@@ -207,6 +209,22 @@ def test_aligned_and_photographs(world, tmp_path):
     (["--model=m={w}/good.npy", "--suite=usefulness"], "no data set"),
     (["--model=m={w}/good.npy", "--data={w}"], "no prepared.json"),
     (["--model=m={w}/good.npy", "--aligned=t=x:f.npz"], "NAME=MODEL:FILE"),
+    (
+      ["--model=m={w}/good.npy", "--data={w}/king", "--data={w}/king"],
+      "called 'king': --data=.*/king and --data=.*/king",
+    ),
+    (
+      ["--model=m={w}/good.npy", "--rdm=d={w}/d.npy", "--sims=d={w}/d.npy"],
+      "called 'd': --rdm=d=.* and --sims=d=",
+    ),
+    (
+      [
+        "--model=m={w}/good.npy",
+        "--triplets={w}/triplets.npy",
+        "--rdm=things={w}/d.npy",
+      ],
+      "called 'things': --triplets=.* and --rdm=things=",
+    ),
     (["--model=m=backbone:vit", "--images=a={w}"], "backbone:MODEL:WEIGHTS"),
     (["--model=m=student:{w}:aligned"], "student:FOLDER:VARIANT"),
   ],
@@ -220,11 +238,32 @@ def test_what_is_wrong_is_told(world, tmp_path, capsys, flags, message):
   assert re.search(message, capsys.readouterr().err)
 
 
+def test_data_sets_have_names_of_their_own(world):
+  args = flags_lib.parse(
+    [
+      f"--model=m={world}/good.npy",
+      f"--data={world}/king",
+      f"--data=again={world}/king",
+      f"--out={world}/unused",
+    ]
+  )
+  data = given.read_data(args)
+  assert [people.name for people in data] == ["king", "again"]
+  with pytest.raises(
+    artifacts.InputError, match="'king': number 1 of data and"
+  ):
+    evaluate.evaluate({"m": np.ones((7, 2))}, [data[0], data[0]])
+  with pytest.raises(artifacts.InputError, match="'p': number 1 of classific"):
+    evaluate.evaluate({"m": np.ones((7, 2))}, classification=["p", "p"])
+
+
 def test_unknown_suite(world):
   with pytest.raises(artifacts.InputError, match="suite is 'speed'"):
     evaluate.evaluate({"m": np.ones((2, 2))}, suite="speed")
   with pytest.raises(artifacts.InputError, match="no model"):
     evaluate.evaluate({})
+  with pytest.raises(artifacts.InputError, match="base is 'zz'; there are m"):
+    evaluate.evaluate({"m": np.ones((2, 2))}, base="zz")
 
 
 def test_levels_of_a_generated_release(tmp_path):
@@ -276,6 +315,40 @@ def test_levels_of_a_generated_release(tmp_path):
     assert row.value == pytest.approx(right[kind] / 30) and row.num == 30
     assert ("accuracy_majority", f"cosine, {level}") in found
     assert ("accuracy", f"dot, {level}, people drawn") in found
+
+
+@pytest.mark.parametrize("num_people", [1, 7])
+def test_people_and_times_of_an_experiment(tmp_path, np_rng, num_people):
+  """From a csv by the command to intervals over people."""
+  lines = ["image1,image2,image3,odd,participant,rt"]
+  for i in range(70):
+    a, b, c = np_rng.permutation(11)[:3]
+    lines.append(f"i{a:02},i{b:02},i{c:02},{i % 3 + 1},p{i % num_people},{i}")
+  (tmp_path / "mine.csv").write_text("\n".join(lines))
+  folder = tmp_path / "mine"
+  source = f"--source={tmp_path / 'mine.csv'}"
+  flags = ["experiment", source, f"--out={folder}", "--test_fraction=0.5"]
+  assert prepare.main(flags) == 0
+  (people,) = human_data.read_folder(folder)
+  assert people.name == "experiment" and len(people.rt) == 35
+  x = np_rng.normal(size=(11, 3)).astype(np.float32)
+  names = [f"i{i:02}.jpg" for i in range(11)]
+  rows, _ = evaluate.evaluate(
+    {"m": models.from_features("m", x, names)}, [people], suite="alignment"
+  )
+  found = {(row.measure, row.variant): row for row in rows}
+  assert found["reaction_time", "cosine"].num == 30
+  drawn = found["accuracy", "cosine, people drawn"]
+  plain = found["accuracy", "cosine"]
+  assert drawn.value == plain.value
+  if num_people == 1:
+    assert np.isnan(drawn.low) and "one person" in drawn.note
+  else:
+    assert drawn.note == "over 7 people" and drawn.low < drawn.value
+    assert (drawn.low, drawn.high) != (plain.low, plain.high)
+  artifacts.write_npz(folder / "answers_test.npz", rt=np.ones(3))
+  with pytest.raises(artifacts.InputError, match="one per answer, .* are 35"):
+    human_data.read_folder(folder)
 
 
 def test_report_of_nothing_but_skipped_rows():
@@ -374,8 +447,40 @@ def test_table_goes_into_a_readme(world, tmp_path, capsys):
   assert "cosine" not in text
   # The files have all rows.
   assert "cosine" in (tmp_path / "out" / "scores.csv").read_text()
-  assert evaluate.main([*flags, "--rows=x"]) == 2
-  assert "--rows=x names no row" in capsys.readouterr().err
+  assert evaluate.main([*flags, "--rows=accuracy/x"]) == 2
+  assert "--rows=accuracy/x names no row; there" in capsys.readouterr().err
+  # A measure that there is none of, before anything is measured.
+  flags[2] = f"--out={tmp_path}/other"
+  assert evaluate.main([*flags, "--rows=things/acuracy/*"]) == 2
+  assert "'acuracy' is none of the measures" in capsys.readouterr().err
+  assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("num, whole", [(7, True), (12, False), (13, True)])
+def test_categories_have_a_row_per_item(world, tmp_path, capsys, num, whole):
+  """Too few or too many rows, and rows whose cell is empty."""
+  kinds = tmp_path / "kinds.csv"
+  cells = [
+    ("ab"[i % 2]) if whole or i not in (3, 4) else "" for i in range(num)
+  ]
+  kinds.write_text("kind\n" + "".join(f"{cell}\n" for cell in cells))
+  args = [
+    f"--model=good={world}/good.npy",
+    f"--triplets={world}/triplets.npy",
+    f"--categories={kinds}",
+    "--column=kind",
+    "--suite=alignment",
+    f"--out={tmp_path}/out",
+  ]
+  if num != 12:
+    assert evaluate.main(args) == 2
+    assert f"kinds.csv has {num} rows" in capsys.readouterr().err
+    return
+  args = flags_lib.parse(args)
+  (people,) = given.read_data(args, given.open_models(args, tmp_path))
+  assert people.num_items == 12
+  assert people.categories["a"].tolist() == [0, 2, 6, 8, 10]
+  assert people.categories["b"].tolist() == [1, 5, 7, 9, 11]
 
 
 def write_pictures(folder, names):

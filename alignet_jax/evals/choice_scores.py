@@ -178,13 +178,16 @@ def _accuracy(embedding, known, people, similarity, seed):
   ]
   if people.participant is not None:
     by_person = bootstrap.sums(people.participant[kept], correct, ones)
+    num = len(by_person[0])
+    # One person says nothing about another.
+    several = num > 1
     made.append(
       row(
         "accuracy",
         f"{similarity}, people drawn",
         value,
-        *bootstrap.ratio(*by_person, seed=seed),
-        note=f"over {len(by_person[0])} people",
+        *(bootstrap.ratio(*by_person, seed=seed) if several else ()),
+        note=f"over {num} people" if several else "one person, no interval",
       )
     )
   made.append(

@@ -10,12 +10,13 @@ import math
 
 import numpy as np
 
-from alignet_jax import odd_one_out
+from alignet_jax import odd_one_out, progress
 from alignet_jax.evals import (
   calibration,
   choice_scores,
   human_data,
   item_map,
+  item_names,
   models,
   plots,
   report,
@@ -24,7 +25,6 @@ from alignet_jax.evals import (
   score,
   uncertainty,
 )
-from alignet_jax.judgments import levels_file
 
 # Larger matrices would be a picture of nothing.
 _MAX_RDM_ITEMS = 500
@@ -227,10 +227,11 @@ def _categories(people, data):
       continue
     names = other.levels["superordinate"]
     if people.items and other.items:
-      known = dict(zip(map(_base_name, other.items), names, strict=True))
-      wanted = [_base_name(item) for item in people.items]
-      if all(item in known for item in wanted):
-        found = tuple(known[item] for item in wanted)
+      try:
+        picked = item_names.match(people.items, other.items)
+      except item_names.Unmatched:
+        continue  # It is about other items.
+      found = tuple(names[row] for row in picked)
     elif len(names) == people.num_items:
       found = tuple(names)
   return found
@@ -259,10 +260,6 @@ def _sorted_rdms(matrices, categories):
     {name: np.asarray(matrix)[places] for name, matrix in matrices.items()},
     [few[item] for item in order],
   )
-
-
-def _base_name(item):
-  return levels_file.base_name(str(item))
 
 
 def _rdms(rows, of_models, data, images):
@@ -341,11 +338,12 @@ def _places(people, shown):
     if len(shown) != people.num_items:
       return None
     return np.arange(people.num_items)
-  place = {_base_name(name): row for row, name in enumerate(shown.names)}
-  wanted = [_base_name(item) for item in people.items]
-  if any(name not in place for name in wanted):
+  try:
+    return item_names.match(people.items, shown.names)
+  except item_names.Unmatched as error:
+    # What was measured is not lost for want of pictures.
+    progress.write(f"note: no pictures of {people.name}: {error}")
     return None
-  return np.array([place[name] for name in wanted])
 
 
 def _examples(of_models, data, images, base):

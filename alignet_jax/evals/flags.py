@@ -26,7 +26,13 @@ def parse(argv=None):
   add("--aligned", action="append", default=[], metavar="NAME=MODEL:FILE.npz")
   add("--suite", choices=(*score.SUITES, "all"), default="all")
   add("--out", required=True, metavar="DIR", help="made if it does not exist")
-  add("--data", action="append", default=[], metavar="DIR", help="prepared")
+  add(
+    "--data",
+    action="append",
+    default=[],
+    metavar="[NAME=]DIR",
+    help="prepared; with a name of its own where two have the same",
+  )
   add("--triplets", metavar="PATH", help="odd item last")
   add("--repeats", metavar="PATH", help=".npz of triplets and odd_counts")
   add(

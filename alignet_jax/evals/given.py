@@ -140,12 +140,28 @@ def _student(args, out, name, text):
   return models.transformed(name, opened, models.load_head(head))
 
 
-def read_data(args):
-  """All human data that the flags name, in one list."""
-  data = []
-  for folder in (*args.data, *([args.levels] if args.levels else [])):
-    data += human_data.read_folder(folder)
+def read_data(args, of_models=None):
+  """All human data that the flags name, in one list.
+
+  Args:
+    args: Of `flags.parse`.
+    of_models: Dict from name to `models.Model`; one of them must have as many
+      rows as --categories. None to check that by --embedding only.
+
+  Returns:
+    List as `alignment.run` takes it.
+
+  Raises:
+    artifacts.InputError: Something cannot be read or does not fit; names it.
+  """
+  data, sources = [], []
+  folders = [("--data", text) for text in args.data]
+  folders += [("--levels", args.levels)] if args.levels else []
+  for flag, text in folders:
+    data += human_data.read_folder(*_named_folder(text))
+    sources.append(f"{flag}={text}")
   if args.triplets:
+    sources.append(f"--triplets={args.triplets}")
     data.append(
       human_data.read_choices(
         args.triplets,
@@ -154,15 +170,19 @@ def read_data(args):
         column=args.column,
       )
     )
+    if args.categories and of_models:
+      _check_rows(args.categories, data[-1], of_models)
   if args.embedding:
     sorted_by = {
       "categories": args.categories,
       "category_column": args.column,
     }
+    sources.append(f"--embedding={args.embedding}")
     data.append(
       human_data.read_dense(args.embedding, "things_dense", **sorted_by)
     )
     if args.photographs:
+      sources.append(f"--photographs={args.photographs}")
       data.append(
         human_data.read_dense(
           args.embedding, "photographs", args.photographs, **sorted_by
@@ -171,9 +191,40 @@ def read_data(args):
   for flag, kind in (("rdm", "dissimilarity"), ("sims", "similarity")):
     for name, path in flags.pairs(f"--{flag}", getattr(args, flag)):
       data.append(human_data.read_rdm(path, name, kind=kind))
+      sources.append(f"--{flag}={name}={path}")
   if args.taxonomy:
+    sources.append(f"--taxonomy={args.taxonomy}")
     data.append(human_data.Taxonomy(*_taxonomy(args)))
+  human_data.check_names(
+    zip([people.name for people in data], sources, strict=True)
+  )
   return _with_groups(args, data)
+
+
+def _named_folder(text):
+  """(folder, name or None) of DIR or NAME=DIR."""
+  name, separator, folder = text.partition("=")
+  if not separator or pathlib.Path(text).exists():
+    return text, None
+  ((name, folder),) = flags.pairs("--data", [text])
+  return folder, name
+
+
+def _check_rows(path, people, of_models):
+  """Refuses a table that has a row per item of no model."""
+  found = {}
+  for name, model in of_models.items():
+    try:
+      found[name] = len(model.find(people.name).features)
+    except models.Missing:
+      continue
+  if found and people.num_items not in found.values():
+    raise artifacts.InputError(
+      f"--categories={path} has {people.num_items} rows; expected one per item "
+      "of --triplets, as many as a model has: "
+      + ", ".join(f"{name} has {num}" for name, num in found.items())
+      + "."
+    )
 
 
 def _taxonomy(args):

@@ -32,6 +32,10 @@ KINDS = (
 LEVELS = ("subordinate", "basic", "superordinate")
 
 
+class _BadId(artifacts.InputError):
+  """Of a WordNet id; who read it knows the file."""
+
+
 class Change(NamedTuple):
   """Of the relative distance of one kind of pairs.
 
@@ -143,7 +147,7 @@ def load_taxonomy(path, *, num_items=None):
   Raises:
     artifacts.InputError: Missing, damaged, or with another number of rows.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   columns = tables.find_columns(
     path,
@@ -153,6 +157,8 @@ def load_taxonomy(path, *, num_items=None):
   )
   found = {name: [] for name, column in columns.items() if column is not None}
   for _, fields in rows:
+    if columns["item"] is not None and not any(fields):
+      continue  # No item, and its place says nothing.
     for name, values in found.items():
       values.append(fields[columns[name]])
   items = tuple(found.pop("item", ()))
@@ -184,28 +190,33 @@ def load_wordnet(path, column, hypernyms, *, basic_depth, superordinate_depth):
     artifacts.InputError: A file is missing or damaged, an id is not known, or
       nltk or its WordNet is not there.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   columns = tables.find_columns(
     path, header, {"item": ("item",), "wnid": (column,)}, optional=("item",)
   )
   wnids, items = [], []
   for _, fields in rows:
+    if columns["item"] is not None and not any(fields):
+      continue  # No item, and its place says nothing.
     wnids.append(fields[columns["wnid"]])
     if columns["item"] is not None:
       items.append(fields[columns["item"]])
   if not any(wnids):
     raise artifacts.InputError(f"{path}: the column {column!r} is empty.")
-  if hypernyms == "nltk":
-    parents = nltk_parents(wnids)
-  else:
-    parents = load_parents(hypernyms)
-  levels = from_wordnet(
-    wnids,
-    parents,
-    basic_depth=basic_depth,
-    superordinate_depth=superordinate_depth,
-  )
+  try:
+    if hypernyms == "nltk":
+      parents = nltk_parents(wnids)
+    else:
+      parents = load_parents(hypernyms)
+    levels = from_wordnet(
+      wnids,
+      parents,
+      basic_depth=basic_depth,
+      superordinate_depth=superordinate_depth,
+    )
+  except _BadId as error:
+    raise artifacts.InputError(f"{path}, column {column!r}: {error}") from error
   return levels, tuple(items)
 
 
@@ -234,13 +245,11 @@ def nltk_parents(wnids):
   parents = {}
   for wnid in filter(None, wnids):
     if not re.fullmatch(r"[nvars]\d{8}", wnid):
-      raise artifacts.InputError(
-        f"{wnid!r} is no WordNet id; expected such as 'n02084071'."
-      )
+      raise _BadId(f"{wnid!r} is no WordNet id; expected such as 'n02084071'.")
     try:
       synset = wordnet.synset_from_pos_and_offset(wnid[0], int(wnid[1:]))
     except Exception as error:  # nltk has its own, which is no built-in one.
-      raise artifacts.InputError(
+      raise _BadId(
         f"nltk's WordNet {wordnet.get_version()} has no {wnid!r}."
       ) from error
     while _wnid(synset) not in parents:
@@ -322,7 +331,7 @@ def load_parents(path):
 
 def _way_from_root(wnid, parents, above):
   if wnid not in parents and wnid not in above:
-    raise artifacts.InputError(
+    raise _BadId(
       f"{wnid!r} is not among the ids of the hierarchy; expected such as "
       f"{next(iter(parents), 'n02084071')!r}."
     )
@@ -330,7 +339,7 @@ def _way_from_root(wnid, parents, above):
   while way[-1] in parents:
     way.append(parents[way[-1]])
     if len(way) > 100:
-      raise artifacts.InputError(f"The ancestors of {wnid!r} form a ring.")
+      raise _BadId(f"The ancestors of {wnid!r} form a ring.")
   return way[::-1]
 
 

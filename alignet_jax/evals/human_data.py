@@ -14,9 +14,13 @@ import pathlib
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.evals import choice_scores, level_scores, rsa_scores
+from alignet_jax.evals import (
+  choice_scores,
+  item_names,
+  level_scores,
+  rsa_scores,
+)
 from alignet_jax.judgments import (
-  levels_file,
   prepared,
   similarity,
   tables,
@@ -41,12 +45,33 @@ class Taxonomy:
     return len(self.levels["superordinate"])
 
 
-def read_folder(path):
+def check_names(named):
+  """Refuses data sets of the same name, whose rows could not be told apart.
+
+  Args:
+    named: Pairs of a name and of where it comes from.
+
+  Raises:
+    artifacts.InputError: A name comes twice; says from where.
+  """
+  first = {}
+  for name, source in named:
+    if name in first:
+      raise artifacts.InputError(
+        f"Two data sets are called {name!r}: {first[name]} and {source}. Each "
+        "needs a name of its own (--data NAME=DIR, --rdm and --sims NAME=PATH)."
+      )
+    first[name] = source
+
+
+def read_folder(path, name=None):
   """Reads a folder of `judgments.prepare`.
 
   Args:
     path: The folder. With `items.txt` in it (a name per line) its items are
       matched by name.
+    name: Of the data set, in the table and for features; by default the one it
+      was prepared as.
 
   Returns:
     List of `choice_scores.Choices`, `level_scores.LevelAnswers` or
@@ -61,26 +86,41 @@ def read_folder(path):
       f"--data={path}: there is no {prepared.NAME}; expected a folder that "
       "python -m alignet_jax.judgments.prepare has made."
     )
-  name = artifacts.read_json(path / prepared.NAME).get("data_set")
-  if name == "levels":
-    return [read_levels(path)]
-  if name in _RDM_SETS:
+  kind = artifacts.read_json(path / prepared.NAME).get("data_set")
+  name = name or str(kind or path.name)
+  if kind == "levels":
+    return [dataclasses.replace(read_levels(path), name=name)]
+  if kind in _RDM_SETS:
     arrays = artifacts.read_npz(path / "rdm.npz", required=("rdm",))
     return [
       rsa_scores.RdmSet(
         name, arrays["rdm"], arrays.get("per_person"), _items(path)
       )
     ]
-  test = path / "triplets_test.npy"
+  part = "test" if (path / "triplets_test.npy").is_file() else "train"
   repeats = path / "repeats.npz"
-  return [
-    read_choices(
-      test if test.is_file() else path / "triplets_train.npy",
-      repeats if repeats.is_file() else None,
-      name=str(name or path.name),
-      items=_stimuli(path) or _items(path),
-    )
-  ]
+  people = read_choices(
+    path / f"triplets_{part}.npy",
+    repeats if repeats.is_file() else None,
+    name=name,
+    items=_stimuli(path) or _items(path),
+  )
+  return [_with_answers(people, path / f"answers_{part}.npz")]
+
+
+def _with_answers(people, path):
+  """The choices with who made them and how fast, if a file says so."""
+  if not path.is_file():
+    return people
+  arrays = artifacts.read_npz(path)
+  known = {key: arrays[key] for key in ("participant", "rt") if key in arrays}
+  for key, values in known.items():
+    if values.shape != (len(people.triplets),):
+      raise artifacts.InputError(
+        f"{path}: {key} is {list(values.shape)}; expected one per answer, of "
+        f"which there are {len(people.triplets)}."
+      )
+  return dataclasses.replace(people, **known)
 
 
 def read_choices(
@@ -102,10 +142,15 @@ def read_choices(
     categories: Table with a row per item, or None.
     column: Of that table.
     items: Names of the items.
-    num_items: How many there are, or None if not known.
+    num_items: How many there are; where that is not known, as many as
+      `categories` has rows.
 
   Returns:
     `choice_scores.Choices`.
+
+  Raises:
+    artifacts.InputError: A file is missing or damaged, or `categories` has
+      another number of rows than there are items.
   """
   num_items = num_items or len(items) or None
   arrays = things.load_triplets(triplets, num_objects=num_items)
@@ -117,6 +162,15 @@ def read_choices(
     members = concepts.load_categories(
       categories, column, num_objects=num_items
     )
+    met = 1 + max(
+      int(arrays.max()), -1 if answers is None else answers[0].max()
+    )
+    num_items = num_items or count_rows(categories)
+    if num_items < met:
+      raise artifacts.InputError(
+        f"{categories} has {num_items} rows; {triplets} holds {met} items, and "
+        "there must be a row per item."
+      )
   return choice_scores.Choices(
     name,
     arrays,
@@ -125,6 +179,11 @@ def read_choices(
     items=tuple(items),
     num_items=num_items or 0,
   )
+
+
+def count_rows(path):
+  """How many items a table with a row per item has."""
+  return sum(1 for _ in tables.read_rows(path, keep_blank=True)) - 1
 
 
 def read_levels(folder):
@@ -171,10 +230,10 @@ def read_groups(path, column, people):
     Tuple of n str, "" for an item without category.
 
   Raises:
-    artifacts.InputError: No such column, another number of rows, or an item
-      that the table lacks.
+    artifacts.InputError: No such column, another number of rows, an item that
+      the table lacks, or items that its names do not tell apart.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   columns = tables.find_columns(
     path,
@@ -186,17 +245,15 @@ def read_groups(path, column, people):
   for _, fields in rows:
     found.append(fields[columns["category"]].partition(",")[0].strip())
     if columns["item"] is not None:
-      names.append(levels_file.base_name(fields[columns["item"]]))
+      names.append(fields[columns["item"]])
   if names and people.items:
-    known = dict(zip(names, found, strict=True))
-    wanted = [levels_file.base_name(str(name)) for name in people.items]
-    absent = [name for name in wanted if name not in known]
-    if absent:
+    try:
+      picked = item_names.match(people.items, names)
+    except item_names.Unmatched as error:
       raise artifacts.InputError(
-        f"{path} lacks {len(absent)} of the {len(wanted)} items of "
-        f"{people.name}, the first is {absent[0]}."
-      )
-    return tuple(known[name] for name in wanted)
+        f"{path} does not fit the items of {people.name}: {error}"
+      ) from error
+    return tuple(found[row] for row in picked)
   if len(found) != people.num_items:
     raise artifacts.InputError(
       f"{path} has {len(found)} rows; {people.name} has {people.num_items} "

@@ -9,8 +9,8 @@ A model has a row of features per item of each data set. A path is
   a folder with one of these per image set: PATH/things, PATH/mur92.npy,
     PATH/pets/train and so on.
 
-Rows are matched by the names of the images where both sides have names, and
-else taken in order if there are as many rows as items.
+Rows are matched by the names of the images where both sides have names (see
+`item_names`), and else taken in order if there are as many rows as items.
 
 Usage:
   model = models.open_model("clip", "features/clip")
@@ -25,7 +25,8 @@ from collections.abc import Callable
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.judgments import levels_file, tables
+from alignet_jax.evals import item_names
+from alignet_jax.judgments import tables
 from alignet_jax.teacher import transform as transform_lib
 from alignet_jax.triplets import feature_rows
 
@@ -117,10 +118,21 @@ def from_features(name, features, names=None):
 
   Returns:
     `Model`.
+
+  Raises:
+    artifacts.InputError: An array is not one of numbers [n d], or has another
+      number of names.
   """
   if not isinstance(features, dict):
     rows = Rows(np.asarray(features), None if names is None else tuple(names))
+    _check(f"The model {name}", rows)
     return Model(name, lambda image_set: rows)
+  features = {
+    key: rows if isinstance(rows, Rows) else Rows(np.asarray(rows))
+    for key, rows in features.items()
+  }
+  for key, rows in features.items():
+    _check(f"The model {name} for {key}", rows)
 
   def find(image_set):
     if image_set not in features:
@@ -128,8 +140,7 @@ def from_features(name, features, names=None):
         f"the model has no features of {image_set}; it has "
         f"{', '.join(features)}."
       )
-    rows = features[image_set]
-    return rows if isinstance(rows, Rows) else Rows(np.asarray(rows))
+    return features[image_set]
 
   return Model(name, find)
 
@@ -207,27 +218,17 @@ def rows_of(model, image_set, *, items=(), num_items=None):
     f32[n d].
 
   Raises:
-    Missing: The model has none, another number, or lacks an image.
+    Missing: The model has none, another number, or lacks an image; or the
+      names do not tell images apart.
   """
   rows = model.find(image_set)
   num_items = num_items or len(items)
   if rows.names is not None and items:
-    known = {}
-    for row, name in enumerate(rows.names):
-      known.setdefault(levels_file.base_name(str(name)), row)
-    wanted = [levels_file.base_name(str(name)) for name in items]
-    absent = [name for name in wanted if name not in known]
-    if not absent:
-      picked = np.array([known[name] for name in wanted])
-      return _finish(model, rows.features[picked])
-    if len(rows.features) != num_items:
-      raise Missing(
-        f"{len(absent)} of {num_items} images are not among the features' "
-        f"{len(known)} names, the first is {absent[0]}."
-      )
-    raise Missing(
-      f"the features have other names than the items: there is no {absent[0]}."
-    )
+    try:
+      picked = item_names.match(items, rows.names)
+    except item_names.Unmatched as error:
+      raise Missing(f"the features' names do not fit: {error}") from error
+    return _finish(model, rows.features[picked])
   if len(rows.features) != num_items:
     raise Missing(
       f"the features have {len(rows.features)} rows for {num_items} items."
@@ -314,17 +315,22 @@ def read_rows(path):
     read = feature_rows.load(path / "features.npy" if plain else path)
     names = None if read.names is None else tuple(read.names.tolist())
     rows = Rows(read.features, names)
+  _check(path, rows)
+  return rows
+
+
+def _check(where, rows):
+  """Refuses what is no table of numbers, or has other names than rows."""
   shape = rows.features.shape
   if len(shape) != 2 or rows.features.dtype.kind not in "fiu":
     raise artifacts.InputError(
-      f"{path} is {rows.features.dtype}{list(shape)}; expected numbers [n d], "
+      f"{where} is {rows.features.dtype}{list(shape)}; expected numbers [n d], "
       "a row per image."
     )
   if rows.names is not None and len(rows.names) != shape[0]:
     raise artifacts.InputError(
-      f"{path} has {shape[0]} rows and {len(rows.names)} names."
+      f"{where} has {shape[0]} rows and {len(rows.names)} names."
     )
-  return rows
 
 
 def _holds_features(folder):

@@ -73,6 +73,29 @@ def replace(path, name, block):
   )
 
 
+def check_measures(patterns):
+  """Refuses patterns of `select` whose measure there is none of."""
+  for pattern, (_, measure, _) in _split(patterns):
+    # "all" is the measure of a data set that was skipped.
+    if not fnmatch.filter((*score.MEASURES, "all"), measure):
+      raise artifacts.InputError(
+        f"--rows={pattern} names no row: {measure!r} is none of the measures "
+        f"{', '.join(score.MEASURES)}."
+      )
+
+
+def _split(patterns):
+  """(pattern, (data, measure, variant)) of each; none of no patterns."""
+  if not patterns:
+    return []
+  found = re.split(",(?! )", ",".join(patterns))
+  parts = [pattern.split("/", 2) for pattern in found]
+  return [
+    (pattern, part if len(part) == 3 else ["*", *part, "*"][:3])
+    for pattern, part in zip(found, parts, strict=True)
+  ]
+
+
 def select(rows, patterns):
   """The rows that any pattern names, in the order of the patterns.
 
@@ -91,10 +114,7 @@ def select(rows, patterns):
   if not patterns:
     return list(rows)
   chosen = {}
-  for pattern in re.split(",(?! )", ",".join(patterns)):
-    parts = pattern.split("/", 2)
-    if len(parts) < 3:
-      parts = ["*", *parts, "*"][:3]
+  for pattern, parts in _split(patterns):
     found = [
       index
       for index, row in enumerate(rows)

@@ -19,6 +19,30 @@ from alignet_jax import artifacts
 
 SUITES = ("alignment", "usefulness")
 
+# All that is measured, for the check of --rows before anything is.
+MEASURES = (
+  "accuracy",
+  "accuracy_by_category",
+  "accuracy_majority",
+  "accuracy_repeats",
+  "anomaly_auc",
+  "calibration_error",
+  "corruption",
+  "distance_change",
+  "entropy_r",
+  "few_shot",
+  "kendall_tau_a",
+  "kl",
+  "linear_probe",
+  "nearest_neighbours",
+  "nll",
+  "pearson",
+  "reaction_time",
+  "relative_distance",
+  "shift",
+  "spearman",
+)
+
 # What a row without a number says first.
 SKIPPED = "skipped: "
 
@@ -136,7 +160,8 @@ def write(stem, rows, *, about=None):
   """Writes `<stem>.json`, `<stem>.csv` and, with pyarrow, `<stem>.parquet`.
 
   Args:
-    stem: `pathlib.Path` without ending, in an existing folder.
+    stem: `pathlib.Path` without ending, in an existing folder. Without pyarrow,
+      a parquet file that is there is removed.
     rows: Of `Score`.
     about: Dict that the json holds besides.
 
@@ -157,6 +182,8 @@ def write(stem, rows, *, about=None):
     import pyarrow
     import pyarrow.parquet
   except ImportError:
+    # One of an earlier run would say what the other two files do not.
+    stem.with_name(f"{stem.name}.parquet").unlink(missing_ok=True)
     return names, (
       f"{stem.name}.parquet is not written: it needs pyarrow (pip install "
       "pyarrow)."
@@ -218,7 +245,7 @@ def format_text(rows):
     if row.is_skipped:
       missing[f"{row.dataset}, {row.measure}: {row.note}"].append(row.model)
   for what, models in missing.items():
-    named = f" ({', '.join(models)})" if any(models) else ""
+    named = f" ({', '.join(dict.fromkeys(models))})" if any(models) else ""
     text.append(f"{what}{named}")
   return "\n".join(text)
 

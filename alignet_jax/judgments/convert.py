@@ -69,6 +69,8 @@ def lab_experiment(
 ):
   """Writes a lab's own answers as those of THINGS are, and stimuli.json.
 
+  Who answered and how fast stands in answers_test.npz; see `write_parts`.
+
   Args:
     path: A csv as `experiment.load_csv` reads it, or a json or a folder of them
       as `experiment.load_jspsych` does.
@@ -107,6 +109,7 @@ def lab_experiment(
     {name: part.triplets for name, part in parts.items()},
     {name: part.participant for name, part in parts.items()},
     several(parts["test"].counts()) if "test" in parts else None,
+    rt={name: part.rt for name, part in parts.items()},
   )
 
 
@@ -180,9 +183,35 @@ def describe(triplets, participant=None):
   }
 
 
-def write_parts(out, parts, people, repeats):
-  """Writes triplets and repeats, and describes them."""
+def write_parts(out, parts, people, repeats, *, rt=None):
+  """Writes triplets and repeats, and describes them.
+
+  Who gave the answers that an evaluation is about, those of the test or else
+  all, is written beside them: answers_test.npz or answers_train.npz, with
+  `participant` i32[n] and `rt` f32[n] seconds, whichever is known.
+
+  Args:
+    out: Folder to write to.
+    parts: Dict from "train" and perhaps "test" to int[n 3].
+    people: Dict from part to int[n], or None if not known.
+    repeats: (triplets, odd_counts), or None.
+    rt: Dict from part to f[n], or None; None for no part.
+
+  Returns:
+    Dict from file name to `describe`.
+  """
   described = {}
+  held_out = "test" if "test" in parts else "train"
+  known = {
+    key: np.asarray(of_parts[held_out], dtype)
+    for key, of_parts, dtype in (
+      ("participant", people, np.int32),
+      ("rt", rt or {}, np.float32),
+    )
+    if of_parts.get(held_out) is not None
+  }
+  if known:
+    artifacts.write_npz(out / f"answers_{held_out}.npz", **known)
   for name, triplets in parts.items():
     file = f"triplets_{name}.npy"
     artifacts.write_npy(out / file, triplets.astype(np.int32))

@@ -105,6 +105,9 @@ def convert_files(
 ):
   """Writes triplets_train.npy, triplets_test.npy and, if any, repeats.npz.
 
+  Of the table of answers also who gave those of the test, and how fast; see
+  `convert.write_parts`.
+
   Of the table of all answers the main set is split; the repeated triplets are
   those that several people answered, and are left out of the main set. Files
   that are split already are taken as they are.
@@ -129,7 +132,7 @@ def convert_files(
     artifacts.InputError: If a file is not what it should be.
   """
   num_objects = things_lib.NUM_OBJECTS
-  read, people, repeats = {}, {}, None
+  read, people, rt, repeats = {}, {}, {}, None
   if "answers" in files:
     path = files["answers"]
     judged = things_lib.load_answers(path, sets=MAIN_SETS)
@@ -147,6 +150,7 @@ def convert_files(
     for name, rows in zip(("train", "test"), parts, strict=False):
       part = judged.take(rows[fresh[rows]])
       read[name], people[name] = part.triplets, part.participant
+      rt[name] = part.rt
   else:
     for role, path in files.items():
       if role == "repeats":
@@ -171,7 +175,7 @@ def convert_files(
         read[name] = whole[rows]
   if check_counts:
     _check_objects(files, read["train"], num_objects)
-  described = convert.write_parts(out, read, people, repeats)
+  described = convert.write_parts(out, read, people, repeats, rt=rt)
   return {name: row | {"base": base or 0} for name, row in described.items()}
 
 

@@ -198,5 +198,5 @@ def _check_counts(path, counts):
     raise artifacts.InputError(
       f"{path} has {sum(met.values()):,} experimental trials, and the release "
       f"has {sum(PUBLISHED_COUNTS.values()):,}: {table}. It is another version "
-      "or incomplete; check_counts=False reads it all the same."
+      "or incomplete; --no_check_counts (check_counts=False) reads it."
     )

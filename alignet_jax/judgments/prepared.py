@@ -22,7 +22,7 @@ from alignet_jax import artifacts
 NAME = "prepared.json"
 
 # Changes when the same sources would give other files.
-FORMAT = 1
+FORMAT = 2
 
 
 def check_free(out):

@@ -119,7 +119,7 @@ def first_marked(table, bad):
   return f"{table[row, column]} in row {row}, column {column}"
 
 
-def read_rows(path):
+def read_rows(path, *, keep_blank=False):
   """Reads a text table line by line, the header first.
 
   The columns are separated by that one of comma, tab and semicolon which stands
@@ -128,6 +128,10 @@ def read_rows(path):
 
   Args:
     path: UTF-8 text file.
+    keep_blank: Yield rows with nothing in any column below the header, too, for
+      tables where the place of a row says which item it is about. A line
+      without any character is such a row in a table of one column, but not at
+      the end of the file, and none in a table of several.
 
   Yields:
     (line, fields): number of the line from 1, and its columns as str without
@@ -146,11 +150,19 @@ def read_rows(path):
       reader = csv.reader(
         f, delimiter=max(DELIMITERS, key=header.count), strict=True
       )
-      num_columns = None
+      num_columns, blank = None, []
       for fields in reader:
         fields = [field.strip() for field in fields]
         if not any(fields):
-          continue
+          if not keep_blank or num_columns is None:
+            continue
+          if len(fields) < min(num_columns, 2):
+            # An empty line; of one column, a row if others follow.
+            if num_columns == 1:
+              blank.append((reader.line_num, [""]))
+            continue
+        yield from blank
+        blank = []
         if num_columns is None:
           num_columns = len(fields)
         if len(fields) != num_columns:

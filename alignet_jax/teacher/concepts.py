@@ -325,7 +325,7 @@ def load_categories(path, column, *, num_objects=None):
     artifacts.InputError: If the file is missing or damaged, has no such column,
       another number of rows, or no category at all.
   """
-  rows = tables.read_rows(path)
+  rows = tables.read_rows(path, keep_blank=True)
   _, header = next(rows)
   found = tables.find_columns(path, header, {"category": (column,)})
   members, num_rows = {}, 0

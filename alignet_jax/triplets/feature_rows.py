@@ -69,9 +69,11 @@ def load(path):
     _check_written(path, made)
     path = path / "features.npy"
   features = artifacts.read_npy(path, mmap=True)
-  if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
+  if (
+    features.ndim != 2 or features.dtype.kind not in "fiu" or not features.size
+  ):
     raise artifacts.InputError(
-      f"{path} must be float[n d], one row per image, not"
+      f"{path} must be numbers[n d], one row per image, not"
       f" {features.dtype}{list(features.shape)}."
     )
   names = None

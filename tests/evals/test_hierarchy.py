@@ -75,6 +75,16 @@ def test_taxonomy_of_a_file(tmp_path):
     hierarchy.load_taxonomy(path, num_items=3)
 
 
+def test_items_without_a_level_keep_their_place(tmp_path):
+  path = tmp_path / "taxonomy.csv"
+  path.write_text("basic,superordinate\ndog,animal\n,\nsaw,tool\n")
+  levels, _ = hierarchy.load_taxonomy(path, num_items=3)
+  assert levels["basic"] == ["dog", "", "saw"]
+  # Where items have names, a row without any is none.
+  path.write_text("item,basic,superordinate\na,dog,animal\n,,\nb,saw,tool\n")
+  assert hierarchy.load_taxonomy(path)[1] == ("a", "b")
+
+
 def test_wordnet_by_depth(tmp_path):
   path = tmp_path / "is_a.txt"
   path.write_text("root animal\nanimal dog\ndog beagle\nroot tool\ntool saw\n")
@@ -148,7 +158,8 @@ def test_wordnet_of_a_table_by_nltk(tmp_path, nltk):
   assert levels["superordinate"] == ["n00000002", "n00000002", "", "n00000009"]
   for wnid, message in (("n00000005", "3.0 has no"), ("dog", "is no WordNet")):
     path.write_text(f"WordNet ID\n{wnid}\n")
-    with pytest.raises(artifacts.InputError, match=message):
+    where = f"{path.name}, column 'WordNet ID': .*{message}"
+    with pytest.raises(artifacts.InputError, match=where):
       load(path)
 
 

@@ -29,7 +29,9 @@ def test_rows_by_name_and_by_order(tmp_path, np_rng):
   with pytest.raises(models.Missing, match="the first is z"):
     models.rows_of(model, "any", items=("a", "z"))
   # As many rows, but of other things.
-  with pytest.raises(models.Missing, match="there is no z"):
+  with pytest.raises(
+    models.Missing, match="1 of 5 items are not .* the first is z"
+  ):
     models.rows_of(model, "any", items=("a", "b", "c", "e", "z"))
 
 
@@ -57,6 +59,22 @@ def test_a_folder_of_another_program(tmp_path, np_rng):
     model = models.open_model("m", path)
     rows = models.rows_of(model, image_set, items=("c", "a"))
     np.testing.assert_allclose(rows, x[[2, 0]], rtol=1e-6, atol=0)
+
+
+def test_whole_numbers_are_features(tmp_path, np_rng):
+  x = np_rng.integers(-9, 9, (3, 2))
+  artifacts.write_npy(tmp_path / "x.npy", x)
+  rows = models.rows_of(
+    models.open_model("m", tmp_path / "x.npy"), "any", num_items=3
+  )
+  assert rows.dtype == np.float32
+  np.testing.assert_allclose(rows, x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("features", [None, "x", np.ones(3), {"a": None}])
+def test_what_is_no_features(features):
+  with pytest.raises(artifacts.InputError, match="The model m.* expected numb"):
+    models.from_features("m", features)
 
 
 def test_labels_are_folders(np_rng):

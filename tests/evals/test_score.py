@@ -53,12 +53,15 @@ def test_files_hold_every_row(tmp_path, rows):
 
 def test_without_pyarrow_it_says_so(tmp_path, rows, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+  (tmp_path / "scores.parquet").write_text("old")
   names, note = score.write(tmp_path / "scores", rows)
   assert names == ["scores.json", "scores.csv"] and "pyarrow" in note
+  # That of an earlier run would not be about these rows.
+  assert not (tmp_path / "scores.parquet").exists()
 
 
 def test_text_and_markdown(rows):
-  text = score.format_text(rows)
+  text = score.format_text([*rows, rows[-1]])  # The model is named once.
   assert "0.4855" in text and "[0.4790, 0.4920]" in text
   assert "mur92, all: skipped: no features. (clip|b)" in text
   lines = score.format_markdown(rows).splitlines()

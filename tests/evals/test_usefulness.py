@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from alignet_jax.evals import breeds, models, usefulness
+from alignet_jax.evals import breeds, models, score, usefulness
 
 SHIFT_NAMES = {"imagenet-a", "imagenet-r", "imagenet-v2", "imagenet-sketch"}
 
@@ -92,6 +92,7 @@ def test_breeds_and_variants_by_folders(imagenet):
     hierarchy=tree,
     check_counts=False,
   )
+  assert {row.measure for row in rows} <= set(score.MEASURES)
   found = scores(rows)
   same = found["living17", "shift", "same subclasses"]
   other = found["living17", "shift", "other subclasses"]

@@ -106,7 +106,7 @@ def write_csv(path, np_rng, num=200):
   for i in range(num):
     a, b, c = (f"i{item:02}.jpg" for item in triplets[i % 40])
     odd = (a, b, c)[np_rng.integers(3)]
-    lines.append(f"{a},{b},{c},{odd},p{i % 5},1.5")
+    lines.append(f"{a},{b},{c},{odd},p{i % 5},{1.5 + i / 100}")
     answers.append(([x for x in (a, b, c) if x != odd], odd))
   path.write_text("\n".join(lines))
   return answers
@@ -133,6 +133,15 @@ def test_experiment(tmp_path, np_rng):
   assert (repeats["odd_counts"].sum(axis=1) % 5 == 0).all()
   assert repeats["odd_counts"].sum() == 40
   assert convert.is_among(repeats["triplets"], test).all()
+  # Each answer of the test is with its person and time.
+  held_out = artifacts.read_npz(tmp_path / "answers_test.npz")
+  told = zip(
+    *(held_out[k].tolist() for k in ("participant", "rt")), strict=True
+  )
+  for answer, (person, rt) in zip(both[len(train) :], told, strict=True):
+    line = round((rt - 1.5) * 100)
+    assert answer == (sorted(answers[line][0]), answers[line][1])
+    assert person == line % 5
 
 
 def test_experiment_without_test(tmp_path, np_rng):
@@ -142,6 +151,9 @@ def test_experiment_without_test(tmp_path, np_rng):
   )
   assert set(tables) == {"triplets_train.npy"}
   assert tables["triplets_train.npy"]["rows"] == 200
+  # Then all answers are what an evaluation is about.
+  told = artifacts.read_npz(tmp_path / "answers_train.npz")
+  assert told["participant"].shape == told["rt"].shape == (200,)
 
 
 def test_experiment_that_cannot_be_split(tmp_path):

@@ -44,7 +44,7 @@ def test_changed_or_lost_files_are_not_up_to_date(tmp_path):
 
 def test_another_format_is_not_up_to_date(tmp_path, monkeypatch):
   make(tmp_path / "out")
-  monkeypatch.setattr(prepared, "FORMAT", 2)
+  monkeypatch.setattr(prepared, "FORMAT", 0)
   assert prepared.up_to_date(tmp_path / "out", ABOUT) is None
   prepared.check_free(tmp_path / "out")
 

@@ -12,6 +12,19 @@ def test_rows_and_their_lines(tmp_path):
   assert list(tables.read_rows(path)) == [(3, ["a", "b\nc"]), (6, ["1", "2"])]
 
 
+def test_blank_rows_are_kept_where_places_count(tmp_path):
+  path = tmp_path / "a.csv"
+  path.write_text("\na,b\n1,2\n,\n\n  \n3,4\n")
+  found = [fields for _, fields in tables.read_rows(path, keep_blank=True)]
+  assert found == [["a", "b"], ["1", "2"], ["", ""], ["3", "4"]]
+  # One column: an empty line is an empty cell, but at the end of the file.
+  path.write_text('a\n1\n\n""\n \n2\n""\n\n')
+  found = list(tables.read_rows(path, keep_blank=True))
+  assert [fields[0] for _, fields in found] == ["a", "1", "", "", "", "2", ""]
+  assert [line for line, _ in found] == [1, 2, 3, 4, 5, 6, 7]
+  assert len(list(tables.read_rows(path))) == 3
+
+
 def test_columns_are_found_by_name():
   aliases = {"x": ("x", "first"), "y": ("y",), "z": ("z",)}
   header = ["Y", "other", "First"]

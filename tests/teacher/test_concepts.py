@@ -197,6 +197,16 @@ def test_categories_are_read(tmp_path):
     concepts.load_categories(path, "kind")
 
 
+def test_empty_cells_keep_their_place(tmp_path):
+  path = tmp_path / "kinds.csv"
+  path.write_text("kind\na\n\n\nb\na\n")
+  found = concepts.load_categories(path, "kind", num_objects=5)
+  assert {name: rows.tolist() for name, rows in found.items()} == {
+    "a": [0, 4],
+    "b": [3],
+  }
+
+
 def test_real_concepts(shared_data):
   folder = shared_data / "things"
   categories = concepts.load_categories(
