@@ -677,7 +677,7 @@ figure img { display: block; max-width: 100%; height: auto; }
 .panels { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; }
 .panels > * { min-width: 0; max-width: 100%; }
 /* The shadow is at the edge of the box until the end of the table covers it. */
-.scroll { overflow-x: auto; max-width: 100%; margin: 0 0 1.25rem -.25rem;
+.scroll { overflow-x: auto; margin: 0 0 1.25rem -.25rem;
   background:
     linear-gradient(to left, #fff 40%, #fff0) right / 3rem 100% no-repeat local,
     linear-gradient(to left, #0004, #0000) right / 1rem 100% no-repeat scroll; }
