@@ -244,7 +244,9 @@ def test_choices_of_any_scale(judged, change, limit, similarity, monkeypatch):
 @pytest.mark.parametrize("limit", [4096, 0], ids=["at_once", "blocks"])
 def test_equal_items_are_tied_whatever_their_place(limit, np_rng, monkeypatch):
   monkeypatch.setattr(triplet_logits, "_MAX_ITEMS", limit)
-  x = np.tile(np_rng.normal(size=(1, 37)).astype(np.float32), (23, 1))
+  # Of one direction exactly; their cosines differ by rounding alone.
+  x = np_rng.integers(-9, 9, 37) * np.arange(1, 24)[:, None]
+  x = x.astype(np.float32)
   x[0] = 0  # Its cosine with all others is 0.
   triplets = np.argsort(np_rng.random((211, 23)), axis=1)[:, :3]
   odd = levels.choices(x, triplets)
