@@ -16,6 +16,7 @@ from alignet_jax.evals import (
   hierarchy,
   human_data,
   models,
+  plots,
   readme_table,
   rsa_scores,
   score,
@@ -349,6 +350,29 @@ def test_people_and_times_of_an_experiment(tmp_path, np_rng, num_people):
   artifacts.write_npz(folder / "answers_test.npz", rt=np.ones(3))
   with pytest.raises(artifacts.InputError, match="one per answer, .* are 35"):
     human_data.read_folder(folder)
+
+
+def test_the_report_says_what_ceilings_and_probabilities_are(np_rng):
+  x = np_rng.normal(size=(7, 3)).astype(np.float32)
+  triplets = np.argsort(np_rng.random((11, 7)), axis=1)[:, :3].astype(np.int32)
+  counts = np_rng.integers(1, 9, (11, 3))
+  data = [choice_scores.Choices("mine", triplets, (triplets, counts))]
+  of_models = {"m": models.from_features("m", {"mine": x})}
+  row = score.Score(
+    "alignment",
+    "mine",
+    "accuracy_repeats",
+    "dot",
+    0.4,
+    ceiling_low=0.477,
+    ceiling_high=0.577,
+  ).of("m")
+  content = evaluation_report.make([row], of_models, data)
+  assert content.tables[0].rows[0][-1] == plots.Range(0.477, 0.577)
+  assert len(content.scatters) == len(content.reliability) == 1
+  assert content.uncertainty_note.startswith(
+    "mine: probabilities of all models by dot product, at temperature 1"
+  )
 
 
 def test_report_of_nothing_but_skipped_rows():

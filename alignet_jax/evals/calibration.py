@@ -88,10 +88,14 @@ def expected_error_interval(
 ):
   """Interval of `expected_error`, triplets drawn anew.
 
-  The error is a mean of distances, so it is too large by chance, and in a draw
-  from the sample it is so twice; the interval is moved by that second part
-  (basic bootstrap would be below zero): draws minus their mean plus the value,
-  not below 0.
+  The error is a mean of distances, so it is too large by chance, as large as
+  `error_by_chance` for a model that is calibrated. A draw from the sample is
+  too large by as much again, about; that much, twice, is taken off the lower
+  end, and the upper end is the value and the upper reach of the draws. The
+  lower end is 0 where a calibrated model would have such an error: where the
+  value is within 97.5% of the errors of draws whose bins were moved to a mean
+  of 0. So it covers the truth also near 0 (see the test); the value itself may
+  then stand close to the upper end.
 
   Args:
     logprobs: f[m 3].
@@ -101,23 +105,52 @@ def expected_error_interval(
     seed: Of the draws.
 
   Returns:
-    (low, high).
+    (low, high); NaN for fewer than two triplets.
   """
-  place, confidence, hits, answers = _sorted(logprobs, counts, num_bins)
+  gaps, answers = _gaps(logprobs, counts, num_bins)
+  if len(gaps) < 2:
+    return math.nan, math.nan
   np_rng = np.random.default_rng([seed, num_resamples])
-  # Sums per triplet and bin, so that a draw is one matrix product.
-  sums = np.zeros((len(counts), 2 * num_bins))
-  rows = np.arange(len(counts))
-  sums[rows, place] = answers * confidence - hits
-  sums[rows, num_bins + place] = answers
   times = np_rng.multinomial(
-    len(counts), np.full(len(counts), 1 / len(counts)), size=num_resamples
+    len(gaps), np.full(len(gaps), 1 / len(gaps)), size=num_resamples
   )
-  drawn = times @ sums
-  draws = np.abs(drawn[:, :num_bins]).sum(1) / drawn[:, num_bins:].sum(1)
-  value = expected_error(reliability(logprobs, counts, num_bins=num_bins))
+  drawn = (times @ gaps) / (times @ answers)[:, None]
+  by_bin = gaps.sum(axis=0) / answers.sum()
+  value = np.abs(by_bin).sum()
+  draws = np.abs(drawn).sum(axis=1)
   low, high = bootstrap.percentiles(draws - draws.mean() + value)
-  return max(low, 0.0), high
+  low -= 2 * (draws.mean() - value)
+  calibrated = np.abs(drawn - by_bin).sum(axis=1)
+  if low < 0 or value <= np.quantile(calibrated, 0.975):
+    low = 0.0
+  return float(low), float(high)
+
+
+def error_by_chance(logprobs, counts, *, num_bins=NUM_BINS):
+  """What `expected_error` would be, on average, if the truth were 0.
+
+  Args:
+    logprobs: f[m 3].
+    counts: int[m 3].
+    num_bins: As `reliability`.
+
+  Returns:
+    float, the sum over bins of the mean size of a normal number with the bin's
+    standard error over triplets.
+  """
+  gaps, answers = _gaps(logprobs, counts, num_bins)
+  by_bin = gaps.sum(axis=0) / answers.sum()
+  deviation = gaps - by_bin * answers[:, None]
+  error = np.sqrt((deviation**2).sum(axis=0)) / answers.sum()
+  return float(math.sqrt(2 / math.pi) * error.sum())
+
+
+def _gaps(logprobs, counts, num_bins):
+  """f64[m bins] confidence less right answers, and f64[m] answers."""
+  place, confidence, hits, answers = _sorted(logprobs, counts, num_bins)
+  gaps = np.zeros((len(counts), num_bins))
+  gaps[np.arange(len(counts)), place] = answers * confidence - hits
+  return gaps, answers.astype(np.float64)
 
 
 def reaction_time_correlation(logprobs, triplets, rt, *, seed=0):

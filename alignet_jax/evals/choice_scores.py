@@ -25,9 +25,15 @@ import math
 import numpy as np
 
 from alignet_jax import odd_one_out
-from alignet_jax.evals import bootstrap, calibration, score, uncertainty
+from alignet_jax.evals import (
+  bootstrap,
+  calibration,
+  score,
+  triplet_logits,
+  uncertainty,
+)
 from alignet_jax.judgments import noise_ceiling, records
-from alignet_jax.teacher import compare_inputs, concepts, zero_shot
+from alignet_jax.teacher import concepts, zero_shot
 
 SIMILARITIES = ("cosine", "dot")
 
@@ -114,10 +120,8 @@ def rows(embedding, people, *, similarities=SIMILARITIES, seed=0):
 
 
 def logits(embedding, triplets, similarity):
-  """Scores of triplets, f32[n 3]; entry p scores item p as the odd one."""
-  return compare_inputs.logits(
-    embedding, triplets, cosine=similarity == "cosine"
-  )
+  """Scores of triplets, f32[n 3], as `triplet_logits.of`."""
+  return triplet_logits.of(embedding, triplets, similarity)
 
 
 def left_out_note(num):
@@ -165,7 +169,7 @@ def _accuracy(embedding, known, people, similarity, seed):
       "accuracy",
       similarity,
       value,
-      *bootstrap.ratio(*by_triplet, seed=seed),
+      *bootstrap.ratio(*by_triplet, bounds=(0, 1), seed=seed),
       note=f"over triplets; {note}",
     ),
     row(
@@ -186,7 +190,11 @@ def _accuracy(embedding, known, people, similarity, seed):
         "accuracy",
         f"{similarity}, people drawn",
         value,
-        *(bootstrap.ratio(*by_person, seed=seed) if several else ()),
+        *(
+          bootstrap.ratio(*by_person, bounds=(0, 1), seed=seed)
+          if several
+          else ()
+        ),
         note=f"over {num} people" if several else "one person, no interval",
       )
     )
@@ -198,7 +206,9 @@ def _accuracy(embedding, known, people, similarity, seed):
       similarity,
       uncertainty.nll(logprobs),
       *bootstrap.ratio(
-        *bootstrap.sums(group, -logprobs[:, 2], ones), seed=seed
+        *bootstrap.sums(group, -logprobs[:, 2], ones),
+        bounds=(0, math.inf),
+        seed=seed,
       ),
       chance=math.log(3),
       num=len(odd),
@@ -288,7 +298,7 @@ def _repeats(embedding, known, people, similarity, seed):
       "accuracy_repeats",
       similarity,
       hits.sum() / totals.sum(),
-      *bootstrap.ratio(hits, totals, seed=seed),
+      *bootstrap.ratio(hits, totals, bounds=(0, 1), seed=seed),
       chance=odd_one_out.CHANCE,
       ceiling_low=ceiling[0],
       ceiling_high=ceiling[1],
@@ -308,7 +318,7 @@ def _repeats(embedding, known, people, similarity, seed):
         "accuracy_majority",
         similarity,
         float(agrees.mean()),
-        *bootstrap.mean(agrees, seed=seed),
+        *bootstrap.mean(agrees, bounds=(0, 1), seed=seed),
         chance=odd_one_out.CHANCE,
         ceiling_high=1.0,
         num=int(clear.sum()),
@@ -360,6 +370,8 @@ def uncertainty_rows(name, logprobs, counts, variant, seed, note=""):
   cross = shares * np.where(shares > 0, logprobs, 0.0)
   kl = -people - cross.sum(axis=1)
   bins = calibration.reliability(logprobs, counts)
+  by_chance = calibration.error_by_chance(logprobs, counts)
+  too_large = f"a calibrated model would have {by_chance:.4f} by chance"
   equal = [
     whose
     for whose, values in (("the model", entropy), ("people", people))
@@ -382,12 +394,13 @@ def uncertainty_rows(name, logprobs, counts, variant, seed, note=""):
       "kl",
       variant,
       uncertainty.kl_from_people(counts, logprobs),
-      *bootstrap.mean(kl, seed=seed),
+      *bootstrap.mean(kl, bounds=(0, math.inf), seed=seed),
     ),
     row(
       "calibration_error",
       variant,
       calibration.expected_error(bins),
       *calibration.expected_error_interval(logprobs, counts, seed=seed),
+      note=f"{note}; {too_large}" if note else too_large,
     ),
   ]

@@ -111,12 +111,10 @@ def tables(rows, names):
       key = f"{row.measure}, {row.variant}" if row.variant else row.measure
       cells.setdefault(key, {})[row.model] = _estimate(row)
       if math.isfinite(row.ceiling_high):
-        ceilings[key] = plots.Estimate(
-          row.ceiling_low
+        ceilings[key] = (
+          plots.Range(row.ceiling_low, row.ceiling_high)
           if math.isfinite(row.ceiling_low)
-          else row.ceiling_high,
-          row.ceiling_low,
-          row.ceiling_high,
+          else row.ceiling_high
         )
     columns = ["", *names, *(["noise ceiling"] if ceilings else [])]
     made.append(
@@ -504,7 +502,15 @@ def _uncertainty(of_models, data):
           calibration.expected_error(bins),
         )
       )
-    return {"scatters": tuple(scatters), "reliability": tuple(diagrams)}
+    return {
+      "scatters": tuple(scatters),
+      "reliability": tuple(diagrams),
+      "uncertainty_note": (
+        f"{people.name}: probabilities of all models by dot product, at "
+        "temperature 1; those by cosine, and with a fitted temperature, are in "
+        "the table."
+      ),
+    }
   return {}
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignet_jax import artifacts
-from alignet_jax.evals import bootstrap, rsa
+from alignet_jax.evals import rdm_compare, rsa
 from alignet_jax.judgments import tables
 
 # From alike to unlike.
@@ -100,7 +100,7 @@ def mean_distances(embedding, kinds, *, metric="cosine"):
   """
   distances = relative_distances(embedding, metric)
   return {
-    name: Change(*_mean(distances, kinds == index))
+    name: Change(*_mean(distances, None, kinds == index))
     for index, name in _present(kinds)
   }
 
@@ -125,9 +125,9 @@ def changes(before, after, kinds, *, metric="cosine"):
       f"There are {len(before)} and {len(after)} items and kinds of "
       f"{len(kinds)}; expected as many."
     )
-  moved = relative_distances(after, metric) - relative_distances(before, metric)
+  old, new = (relative_distances(x, metric) for x in (before, after))
   return {
-    name: Change(*_mean(moved, kinds == index))
+    name: Change(*_mean(new, old, kinds == index))
     for index, name in _present(kinds)
   }
 
@@ -350,15 +350,44 @@ def _present(kinds):
   return [(index, name) for index, name in enumerate(KINDS) if index in met]
 
 
-def _mean(matrix, chosen):
-  """Mean over chosen pairs, its interval over items, and their number."""
-  rows, columns = np.triu_indices(len(matrix), 1)
-  kept = chosen[rows, columns]
-  rows, columns = rows[kept], columns[kept]
-  values = matrix[rows, columns]
-  if len(values) < 2:
-    return values.mean(), math.nan, math.nan, len(values)
-  low, high = bootstrap.ratio_over_objects(
-    values, np.ones(len(values)), np.stack([rows, columns], axis=1)
-  )
-  return float(values.mean()), low, high, len(values)
+def _mean(distances, before, chosen):
+  """Mean over chosen pairs, its interval over items, and their number.
+
+  Each distance is over the mean of all pairs, which the items drawn decide too:
+  most pairs are of different superordinates, and their mean and that of all
+  pairs move together. So the interval is of the ratio: by the jackknife, which
+  leaves out one item at a time, from both means; with Student's t.
+
+  Args:
+    distances: f64[n n] of `relative_distances`.
+    before: Those that are taken away, or None for none.
+    chosen: bool[n n], symmetric.
+
+  Returns:
+    (mean, low, high, pairs). Without an interval (NaN) where every pair is of
+    one item.
+  """
+  other = ~np.eye(len(distances), dtype=bool)
+  kept = chosen & other
+  value, without = 0.0, 0.0
+  for sign, matrix in ((1, distances), (-1, before)):
+    if matrix is not None:
+      whole, part = _means_without(matrix, other)
+      mean, left = _means_without(matrix, kept)
+      value += sign * mean / whole
+      without = without + sign * left / part
+  num = int(kept.sum()) // 2
+  if not np.isfinite(without).all():
+    return float(value), math.nan, math.nan, num
+  num_kept = int(kept.any(axis=1).sum())
+  reach = rdm_compare.jackknife_reach(without, num_kept)
+  return float(value), value - reach, value + reach, num
+
+
+def _means_without(matrix, kept):
+  """Mean over kept pairs, and f64[n] those without each item; NaN for none."""
+  sums, num = (matrix * kept).sum(axis=1), kept.sum(axis=1)
+  left = num.sum() - 2 * num
+  without = np.full(len(num), np.nan)
+  np.divide(sums.sum() - 2 * sums, left, out=without, where=left > 0)
+  return sums.sum() / num.sum(), without

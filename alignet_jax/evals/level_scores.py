@@ -211,7 +211,7 @@ def _other_intervals(embedding, people, similarity, seed):
     )
     if people.participant is not None:
       by_person = bootstrap.sums(people.participant[here], hits, ones)
-      low, high = bootstrap.ratio(*by_person, seed=seed)
+      low, high = bootstrap.ratio(*by_person, bounds=(0, 1), seed=seed)
       made.append(
         row(
           variant=f"{similarity}, {level}, people drawn",

@@ -20,12 +20,10 @@ import dataclasses
 import numpy as np
 
 from alignet_jax import intervals, odd_one_out
+from alignet_jax.evals import triplet_logits
 from alignet_jax.judgments import noise_ceiling
 
 NAMES = ("coarse", "fine", "boundary")
-
-# Triplets scored at a time: 4096 of width 1152 take 57 MB.
-_BLOCK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +91,10 @@ def choices(embeddings, triplets, *, cosine=True):
       f"triplets hold rows {triplets.min()} to {triplets.max()}; the "
       f"embeddings have rows 0 to {num - 1}."
     )
-  blocks = [
-    odd_one_out.choose(
-      odd_one_out.logits_of_rows(
-        embeddings, triplets[start : start + _BLOCK], cosine=cosine
-      )
-    )
-    for start in range(0, len(triplets), _BLOCK)
-  ]
-  return np.concatenate([np.zeros(0, np.int32), *blocks])
+  scores = triplet_logits.of(
+    embeddings, triplets, "cosine" if cosine else "dot"
+  )
+  return np.asarray(odd_one_out.choose(scores))
 
 
 def score_levels(

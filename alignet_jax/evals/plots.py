@@ -43,6 +43,14 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Range:
+  """Two bounds, such as of a noise ceiling; no interval of a number."""
+
+  low: float
+  high: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Bars:
   """Scores of several models on several tasks.
 
@@ -219,7 +227,9 @@ def draw_bars(bars):
     figure, axes = drawing.figure(drawing.WIDE, 3.3)
     tops = [bars.chance or 0.0]
     positions = np.arange(len(bars.groups))
+    banded = set()
     for index, (lower, upper) in _finite_ceilings(bars):
+      banded.add(index)
       axes.bar(
         index,
         # A band without height would not be seen.
@@ -256,7 +266,8 @@ def draw_bars(bars):
           axes.plot([x, x], ends, color=drawing.INK, linewidth=1.2)
           top = max(top, estimate.high)
         if num_bars <= _MAX_LABELLED_BARS:
-          _label(axes, x, top, f"{estimate.value:.2f}")
+          boxed = position in banded
+          _label(axes, x, top, f"{estimate.value:.2f}", boxed=boxed)
         tops.append(top)
     if bars.chance is not None:
       axes.axhline(bars.chance, color=drawing.INK, lw=1.2, ls=(0, (4, 3)))
@@ -505,7 +516,9 @@ def _finite_ceilings(bars):
       yield index, ceiling
 
 
-def _label(axes, x, y, text):
+def _label(axes, x, y, text, *, boxed=False):
+  """Writes a value above its bar; on white where a dark band may lie there."""
+  box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
   axes.annotate(
     text,
     (x, y),
@@ -514,6 +527,7 @@ def _label(axes, x, y, text):
     ha="center",
     va="bottom",
     fontsize=9,
+    bbox=box if boxed else None,
   )
 
 

@@ -4,8 +4,11 @@ Pairs that share an item vary together, so an interval that takes them for
 independent is far too narrow. Each correlation is a smooth function of the mean
 over pairs; its influence function says how much every pair moves it, and the
 sum of the products of the influences of pairs that share an item is its
-variance (`bootstrap.shared_variance`). No draws, no loops, right for 40 items
-and for 1,854.
+variance (`bootstrap.shared_variance`). No draws, no loops, right for 1,854
+items. Of few items that is too narrow: the 95% intervals of Pearson's over 24
+items covered the truth in 87% of 400 repetitions. There the interval is by the
+jackknife, which leaves out one item at a time; with 12 to 40 items, with and
+without ties, it covered the truth in 90 to 98%.
 
 Usage:
   found = rdm_compare.compare(model_rdm, people_rdm, "spearman")
@@ -19,12 +22,15 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from alignet_jax.evals import rsa
+from alignet_jax.evals import bootstrap, rsa
 
 METHODS = ("spearman", "pearson", "kendall_tau_a")
 
 # Kendall's influences take every pair of pairs: 20,000 take some 4 seconds.
 MAX_KENDALL_PAIRS = 20_000
+
+# Items up to which one at a time is left out.
+MAX_JACKKNIFE = 60
 
 # Pairs of pairs at a time.
 _BLOCK = 2**22
@@ -72,7 +78,8 @@ def compare(rdm_a, rdm_b, method="spearman", *, level=0.95):
 
   `Deviation:` rsatoolbox and the papers that use it draw items anew; there a
   pair of an item with itself is left out, which makes intervals too wide. This
-  one is by the influence of each pair (see the module), with Student's t.
+  one is by the influence of each pair, or of up to `MAX_JACKKNIFE` items by the
+  jackknife (see the module), with Student's t.
   `rsa_scores.rsatoolbox_rows` has the other beside it.
 
   Args:
@@ -101,17 +108,61 @@ def compare(rdm_a, rdm_b, method="spearman", *, level=0.95):
   if math.isnan(value) or num_items < 4 or too_many:
     return Comparison(value, math.nan, math.nan)
   influence = _INFLUENCES[method](a, b, value)
+  if num_items <= MAX_JACKKNIFE:
+    # The jackknife counts the noise of single pairs twice.
+    single = np.var(influence) / len(a)
+    without = _without_each(a, b, num_items, method)
+    width = jackknife_reach(without, level=level, less=single)
+  else:
+    width = _influence_reach(influence, num_items, level)
+  return Comparison(value, max(value - width, -1.0), min(value + width, 1.0))
+
+
+def jackknife_reach(without, num_items=None, level=0.95, less=0.0):
+  """How far an interval goes to either side, by leaving out single items.
+
+  Args:
+    without: f64[n] values without each item.
+    num_items: Items that decide, for Student's t; all by default.
+    level: Coverage.
+    less: Variance that is taken off, but not below as much.
+
+  Returns:
+    float.
+  """
+  num = len(without)
+  num_items = num_items or num
+  variance = max((num - 1) * np.var(without) - less, less)
+  return scipy.stats.t.ppf((1 + level) / 2, num_items - 1) * math.sqrt(variance)
+
+
+def _without_each(a, b, num_items, method):
+  """f64[n], the correlation of the pairs that lack each item; NaN as 0."""
+  pairs = np.stack(np.triu_indices(num_items, 1))
+  kept = [~(pairs == item).any(axis=0) for item in range(num_items)]
+  if method == "kendall_tau_a":
+    found = [correlate(a[rows], b[rows], method) for rows in kept]
+  else:
+    a, b = (np.stack([x[rows] for rows in kept]) for x in (a, b))
+    if method == "spearman":
+      a, b = (scipy.stats.rankdata(x, axis=1) for x in (a, b))
+    found = bootstrap.row_correlations(a, b)
+  # What is constant without an item is like nothing.
+  return np.nan_to_num(np.asarray(found))
+
+
+def _influence_reach(influence, num_items, level):
+  """The same by the influence of each pair, for many items."""
   by_pair = np.zeros((num_items, num_items))
   by_pair[np.triu_indices(num_items, 1)] = influence - influence.mean()
   by_item = by_pair.sum(axis=0) + by_pair.sum(axis=1)
   # Of `bootstrap.shared_variance` for pairs: a pair with itself stands in the
   # sums of both its items.
-  variance = (by_item @ by_item - np.sum(by_pair**2)) / len(a) ** 2
-  variance = max(variance, np.sum(by_pair**2) / len(a) ** 2)
+  single = np.sum(by_pair**2)
+  variance = max(by_item @ by_item - single, single) / len(influence) ** 2
   variance *= num_items / (num_items - 1)
   reach = scipy.stats.t.ppf((1 + level) / 2, num_items - 1)
-  reach *= math.sqrt(variance)
-  return Comparison(value, max(value - reach, -1.0), min(value + reach, 1.0))
+  return reach * math.sqrt(variance)
 
 
 def noise_ceiling(per_person, method="spearman"):

@@ -41,7 +41,8 @@ class Table:
 
   Attributes:
     columns: Headings, the first of them for the names.
-    rows: Rows of cells: str, int, float, `plots.Estimate` or None (a dash).
+    rows: Rows of cells: str, int, float, `plots.Estimate`, `plots.Range` or
+      None (a dash).
     title: Heading of the table.
     note: Sentence put below it.
     digits: Digits after the point. What would be 0 by that has two significant
@@ -119,6 +120,7 @@ class ReportContent:
     maps: Name of a model -> SVG of its items in two dimensions.
     scatters: Entropy of people against entropy of each model.
     reliability: Confidence against agreement with people.
+    uncertainty_note: What the probabilities of both are of.
     examples: Triplets as pictures.
     examples_note: How they were picked.
     clusters: Clusters as pictures.
@@ -140,6 +142,7 @@ class ReportContent:
   maps: Mapping[str, str] = dataclasses.field(default_factory=dict)
   scatters: Sequence[plots.Scatter] = ()
   reliability: Sequence[plots.Reliability] = ()
+  uncertainty_note: str = ""
   examples: Sequence[TripletExample] = ()
   examples_note: str = ""
   clusters: Sequence[Cluster] = ()
@@ -231,6 +234,9 @@ def _number(value, digits):
 def _cell(value, digits):
   if isinstance(value, str):
     return f'<td class="words">{_text(value)}</td>'
+  if isinstance(value, plots.Range):
+    ends = (_number(end, digits) for end in (value.low, value.high))
+    return f'<td class="range">{" to ".join(ends)}</td>'
   if not isinstance(value, plots.Estimate):
     return f"<td>{_number(value, digits)}</td>"
   interval = ""
@@ -371,9 +377,11 @@ def _rdms_section(content):
   rdms = content.rdms
   if rdms is None:
     return ""
+  is_sorted = len(set(rdms.categories)) > 1
   figures = []
   for name in rdms.matrices:
-    alt = f"Dissimilarity of all pairs of items for {name}, by category."
+    alt = f"Dissimilarity of all pairs of items for {name}"
+    alt += ", by category." if is_sorted else "."
     if name in rdms.spearman:
       value = plots.as_estimate(rdms.spearman[name]).value
       alt += f" Spearman {value:.3f} with {rdms.reference}."
@@ -386,9 +394,9 @@ def _rdms_section(content):
   )
   return (
     _guide(
-      "Each cell is a pair of items, sorted by category: dark pairs are the "
-      "most alike. Colours are ranks within a matrix, since distances of "
-      f"different models have no common scale.{correlation}"
+      f"Each cell is a pair of items{', sorted by category' * is_sorted}: dark "
+      "pairs are the most alike. Colours are ranks within a matrix, since "
+      f"distances of different models have no common scale.{correlation}"
     )
     + f'<div class="panels">{"".join(figures)}</div>\n'
     + _note(rdms.note)
@@ -449,7 +457,7 @@ def _uncertainty_section(content):
       "symbols stand for more triplets."
     )
     body += f'<div class="panels">{"".join(figures)}</div>\n'
-  return body
+  return body + (_note(content.uncertainty_note) if body else "")
 
 
 def _mark(name, names):
@@ -667,7 +675,12 @@ a { color: #005a8c; }
 figure { margin: 0 0 1.25rem; }
 figure img { display: block; max-width: 100%; height: auto; }
 .panels { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; }
-.scroll { overflow-x: auto; margin: 0 0 1.25rem -.25rem; }
+.panels > * { min-width: 0; max-width: 100%; }
+/* The shadow is at the edge of the box until the end of the table covers it. */
+.scroll { overflow-x: auto; margin: 0 0 1.25rem -.25rem;
+  background:
+    linear-gradient(to left, #fff 40%, #fff0) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, #0004, #0000) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0 0 .4rem .25rem; }
 th, td { padding: .4rem .9rem; text-align: right; vertical-align: top; }
@@ -681,7 +694,7 @@ tbody th { font-weight: 500; }
 tbody tr { border-bottom: 1px solid #ddd; }
 .interval { display: block; font-size: .8rem; color: #555;
   white-space: nowrap; }
-.words { white-space: nowrap; }
+.words, .range { white-space: nowrap; }
 .scroll th:first-child { position: sticky; left: 0; background: #fff; }
 .plain { font-size: .9rem; }
 .plain th, .plain td { padding-top: .25rem; padding-bottom: .25rem; }

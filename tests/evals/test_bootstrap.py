@@ -110,6 +110,29 @@ def test_coverage_over_people_and_triplets():
   assert 0.90 <= coverage(over_triplets, 0.4) <= 0.99
 
 
+@pytest.mark.parametrize("num", [2, 5, 29, 30])
+def test_coverage_of_few_rows(num):
+  def draw(np_rng, seed):
+    return bootstrap.mean(np_rng.normal(size=num), num_resamples=200, seed=seed)
+
+  assert 0.90 <= coverage(draw, 0.0) <= 0.99
+
+
+def test_few_rows_by_hand():
+  # Mean 2, deviation 1, so 2 +- 4.303 / sqrt(3).
+  found = bootstrap.mean([1.0, 2.0, 3.0])
+  np.testing.assert_allclose(found, [-0.484, 4.484], rtol=0, atol=1e-3)
+  assert bootstrap.mean([1.0, 2.0, 3.0], bounds=(0, 4))[0] == 0
+  assert bootstrap.mean([1.0, 2.0, 3.0], bounds=(0, 4))[1] == 4
+  # Rows of unlike weight, against scipy's where they have the same.
+  values = np.array([0.2, 0.7, 0.4, 0.9])
+  expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+  np.testing.assert_allclose(
+    bootstrap.ratio(7 * values, np.full(4, 7.0)), expected, rtol=1e-9, atol=0
+  )
+  assert np.isnan(bootstrap.mean([0.5])).all()  # One person is no interval.
+
+
 @pytest.mark.parametrize("ranks", [False, True])
 def test_coverage_of_correlations(ranks):
   r = 0.6

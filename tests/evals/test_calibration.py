@@ -6,13 +6,16 @@ import sklearn.calibration
 from alignet_jax.evals import calibration
 
 
-def draw(np_rng, num, answers):
+def draw_with_truth(np_rng, num, answers, power):
   people = np.exp(np_rng.normal(size=(num, 3)))
   people /= people.sum(axis=1, keepdims=True)
-  model = people**1.7
+  model = people**power
   model /= model.sum(axis=1, keepdims=True)
-  counts = np_rng.multinomial(answers, people)
-  return np.log(model), counts
+  return np.log(model), np_rng.multinomial(answers, people), people
+
+
+def draw(np_rng, num, answers):
+  return draw_with_truth(np_rng, num, answers, 1.7)[:2]
 
 
 def test_by_hand():
@@ -48,18 +51,40 @@ def test_bins_equal_sklearn(np_rng):
   )
 
 
-def test_coverage_of_the_error():
+@pytest.mark.parametrize(
+  "power, num, answers",
+  [
+    (1, 151, 20),
+    (1.1, 307, 1),
+    (1.1, 151, 20),
+    (1.7, 151, 40),
+  ],
+)
+def test_coverage_of_the_error(power, num, answers):
+  # 1 is a calibrated model, whose error is 0 but never measured as that.
   np_rng = np.random.default_rng(0)
-  truth = calibration.expected_error(
-    calibration.reliability(*draw(np_rng, 20_000, 50))
-  )
+  logprobs, _, people = draw_with_truth(np_rng, 50_000, 1, power)
+  truth = calibration.expected_error(calibration.reliability(logprobs, people))
   hits = 0
   for seed in range(300):
+    logprobs, counts, _ = draw_with_truth(np_rng, num, answers, power)
     low, high = calibration.expected_error_interval(
-      *draw(np_rng, 150, 40), num_resamples=200, seed=seed
+      logprobs, counts, num_resamples=100, seed=seed
     )
-    hits += low <= truth <= high
+    hits += low <= (truth if power > 1 else 0) <= high
   assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_error_by_chance(np_rng):
+  found, expected = [], []
+  for _ in range(100):
+    logprobs, counts, _ = draw_with_truth(np_rng, 211, 7, 1)
+    bins = calibration.reliability(logprobs, counts)
+    found.append(calibration.expected_error(bins))
+    expected.append(calibration.error_by_chance(logprobs, counts))
+  assert np.mean(expected) == pytest.approx(np.mean(found), rel=0.1)
+  one = calibration.expected_error_interval(logprobs[:1], counts[:1])
+  assert np.isnan(one).all()
 
 
 def test_reaction_times(np_rng):

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import scipy.special
 
-from alignet_jax.evals import choice_scores, level_scores, uncertainty
+from alignet_jax import odd_one_out
+from alignet_jax.evals import (
+  choice_scores,
+  level_scores,
+  levels,
+  triplet_logits,
+  uncertainty,
+)
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +290,81 @@ def test_the_ceiling_is_over_the_triplets_that_are_scored(judged):
   holed[0] = np.nan
   row = repeats(holed)["accuracy_repeats"]
   assert row.is_skipped and "no triplet of items" in row.note
+
+
+def test_people_drawn_are_the_people_who_answered(np_rng):
+  x = np_rng.normal(size=(7, 3)).astype(np.float32)
+  triplets = np.argsort(np_rng.random((83, 7)), axis=1)[:, :3]
+  person = np_rng.integers(5, size=83)
+  level = np_rng.integers(2, size=83)
+  people = level_scores.LevelAnswers(
+    triplets, level, ("coarse", "fine"), participant=person
+  )
+  rows = {row.variant: row for row in level_scores.rows(x, people)}
+  correct = by_loop(x, triplets, True).argmax(axis=1) == 2
+  for index, name in enumerate(("coarse", "fine")):
+    row = rows[f"cosine, {name}, people drawn"]
+    here = level == index
+    value = correct[here].mean()
+    assert row.note == "over 5 people"
+    # Student's t of the five sums of deviations from the mean.
+    sums = [(correct[here & (person == p)] - value).sum() for p in range(5)]
+    error = np.sqrt(5 / 4 * np.sum(np.square(sums))) / here.sum()
+    reach = 2.776445 * error
+    assert row.low == pytest.approx(max(value - reach, 0), abs=1e-6)
+    assert row.high == pytest.approx(min(value + reach, 1), abs=1e-6)
+
+
+def test_the_calibration_error_says_what_is_chance(rows):
+  plain = rows["calibration_error", "dot"]
+  assert "a calibrated model would have 0." in plain.note
+  fitted = rows["calibration_error", "dot, fitted"]
+  assert fitted.note.startswith("temperature ") and "by chance" in fitted.note
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda x: x * np.float32(1e19),
+    lambda x: x * np.float32(1e-30),
+    lambda x: np.concatenate([x, np.full((11, 1), 1e3, np.float32)], axis=1),
+  ],
+  ids=["huge", "tiny", "far"],
+)
+@pytest.mark.parametrize("limit", [4096, 0], ids=["at_once", "blocks"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_choices_of_any_scale(judged, change, limit, similarity, monkeypatch):
+  x, people = judged
+  monkeypatch.setattr(triplet_logits, "_MAX_ITEMS", limit)
+  monkeypatch.setattr(triplet_logits, "_BLOCK", 23)
+  x = change(x)
+  expected = by_loop(x, people.triplets, similarity == "cosine")
+  scores = choice_scores.logits(x, people.triplets, similarity)
+  odd = np.asarray(odd_one_out.choose(scores))
+  np.testing.assert_array_equal(odd, expected.argmax(axis=1))
+  assert np.isfinite(np.asarray(odd_one_out.log_probs(scores))).all()
+  expected -= expected.max(axis=1, keepdims=True)
+  small = np.abs(expected) < 1e30
+  np.testing.assert_allclose(
+    scores[small], expected[small], rtol=1e-5, atol=1e-12
+  )
+  levels_choice = levels.choices(
+    x, people.triplets, cosine=similarity == "cosine"
+  )
+  np.testing.assert_array_equal(levels_choice, odd)
+
+
+@pytest.mark.parametrize("limit", [4096, 0], ids=["at_once", "blocks"])
+def test_equal_items_are_tied_whatever_their_place(limit, np_rng, monkeypatch):
+  monkeypatch.setattr(triplet_logits, "_MAX_ITEMS", limit)
+  # Of one direction exactly; their cosines differ by rounding alone.
+  x = np_rng.integers(-9, 9, 37) * np.arange(1, 24)[:, None]
+  x = x.astype(np.float32)
+  x[0] = 0  # Its cosine with all others is 0.
+  triplets = np.argsort(np_rng.random((211, 23)), axis=1)[:, :3]
+  odd = levels.choices(x, triplets)
+  with_zero = triplets == 0
+  expected = np.where(with_zero.any(axis=1), with_zero.argmax(axis=1), -1)
+  np.testing.assert_array_equal(odd, expected)
+  x[5] = np.nan
+  assert (levels.choices(x, triplets)[(triplets == 5).any(axis=1)] == -1).all()

@@ -1,8 +1,10 @@
+import collections
 import sys
 import types
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from alignet_jax import artifacts
 from alignet_jax.evals import hierarchy, rsa
@@ -46,6 +48,75 @@ def test_changes_equal_a_loop(np_rng):
   still = hierarchy.changes(before, 3 * before, kinds)
   for change in still.values():
     assert change.value == pytest.approx(0, abs=1e-12)
+
+
+def test_intervals_equal_a_loop_that_leaves_out_items(np_rng):
+  before, after = np_rng.normal(size=(2, 11, 3))
+  names = np.arange(11) % 4
+  levels = {
+    "basic": names.astype(str),
+    "superordinate": (names // 2).astype(str),
+  }
+  kinds = hierarchy.pair_kinds(levels)
+
+  def value(x, kept, index):
+    rdm = rsa.rdm(x)
+    pairs = [(i, j) for i in kept for j in kept if i < j]
+    mean = np.mean([rdm[pair] for pair in pairs])
+    return np.mean([rdm[p] for p in pairs if kinds[p] == index]) / mean
+
+  moved = hierarchy.changes(before, after, kinds)
+  still = hierarchy.mean_distances(after, kinds)
+  for index, name in list(enumerate(hierarchy.KINDS))[1:]:
+    for found, share in ((moved, 1), (still, 0)):
+      left = [
+        value(after, np.delete(np.arange(11), item), index)
+        - share * value(before, np.delete(np.arange(11), item), index)
+        for item in range(11)
+      ]
+      reach = np.sqrt(10 / 11 * np.sum((left - np.mean(left)) ** 2))
+      reach *= scipy.stats.t.ppf(0.975, 10)
+      middle, width = found[name].value, found[name].high - found[name].low
+      assert width / 2 == pytest.approx(reach, rel=1e-9)
+      assert found[name].low == pytest.approx(middle - reach, rel=1e-9)
+
+
+def test_coverage_over_items():
+  # The divisor, the mean of all pairs, is drawn with the items.
+  centre = np.random.default_rng(7).normal(size=(5, 3))
+
+  def draw(np_rng, num):
+    group = np_rng.integers(5, size=num)
+    noise = np_rng.normal(size=(num, 3))
+    kinds = hierarchy.pair_kinds(
+      {"basic": group.astype(str), "superordinate": group.astype(str)}
+    )
+    return noise + 0.3 * centre[group], 0.7 * noise + centre[group], kinds
+
+  truth = hierarchy.changes(*draw(np.random.default_rng(0), 900))
+  value = hierarchy.mean_distances(*draw(np.random.default_rng(0), 900)[1:])
+  hits = collections.Counter()
+  for seed in range(300):
+    before, after, kinds = draw(np.random.default_rng([1, seed]), 37)
+    for what, found, true in (
+      ("changed", hierarchy.changes(before, after, kinds), truth),
+      ("value", hierarchy.mean_distances(after, kinds), value),
+    ):
+      for name, one in found.items():
+        hits[what, name] += one.low <= true[name].value <= one.high
+  assert len(hits) == 4
+  for key, num in hits.items():
+    assert 0.90 <= num / 300 <= 0.99, (key, num)
+
+
+def test_pairs_of_one_item_have_no_interval(np_rng):
+  kinds = hierarchy.pair_kinds(LEVELS)
+  found = hierarchy.mean_distances(np_rng.normal(size=(5, 3)), kinds)
+  assert found["same_subordinate"].num == 1
+  assert np.isnan(found["same_subordinate"].low)
+  assert found["same_basic"].num == 2  # Both with the poodle.
+  assert np.isnan(found["same_basic"].low)
+  assert np.isfinite(found["same_superordinate"].value)
 
 
 def test_alignment_pulls_concepts_together(np_rng):

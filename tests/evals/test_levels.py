@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignet_jax.evals import levels
+from alignet_jax.evals import levels, triplet_logits
 
 
 def make_levels(m, *, num_items=11, seed=0, num_people=7):
@@ -134,7 +134,8 @@ def test_blocks_do_not_show(monkeypatch):
   answers = make_levels(23)
   embeddings = np.random.default_rng(4).normal(size=(11, 5)).astype(np.float32)
   whole = levels.choices(embeddings, answers.triplets)
-  monkeypatch.setattr(levels, "_BLOCK", 5)
+  monkeypatch.setattr(triplet_logits, "_MAX_ITEMS", 0)
+  monkeypatch.setattr(triplet_logits, "_BLOCK", 25)
   np.testing.assert_array_equal(
     levels.choices(embeddings, answers.triplets), whole
   )

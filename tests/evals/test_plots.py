@@ -106,6 +106,20 @@ def test_the_noise_ceiling_is_seen_on_white():
   assert 1.05 / (luminance + 0.05) > 4.5  # WCAG's contrast, that of text.
 
 
+def test_labels_are_on_white_where_the_ceiling_is(monkeypatch):
+  boxes, original = [], matplotlib.axes.Axes.annotate
+
+  def seeing(axes, text, *args, bbox=None, **kwargs):
+    boxes.append((text, bbox and bbox["facecolor"]))
+    return original(axes, text, *args, bbox=bbox, **kwargs)
+
+  monkeypatch.setattr(matplotlib.axes.Axes, "annotate", seeing)
+  plots.draw_bars(
+    plots.Bars(("a", "b"), {"base": (0.6, 0.4)}, ceilings=((0.55, 0.7), None))
+  )
+  assert boxes == [("0.60", "white"), ("0.40", None)]
+
+
 def test_the_chosen_strength_has_no_ring_beside_the_points():
   assert "legend" not in drawn("selection")
 

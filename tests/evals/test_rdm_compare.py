@@ -77,22 +77,80 @@ def test_influences_are_the_change_by_one_more_pair(np_rng):
       )
 
 
-@pytest.mark.parametrize("noise", [0.5, 3.0])
-def test_coverage_over_items(noise):
+def tied_rdms(np_rng, n):
+  """Ratings in a few steps, against distances."""
+  base = np_rng.normal(size=(n, 3))
+  other = base + 0.7 * np_rng.normal(size=base.shape)
+  return distances(np.round(base)), distances(other)
+
+
+def noisy_rdms(np_rng, n):
+  return pair_of_rdms(np_rng, n, 3.0)
+
+
+def smooth_rdms(np_rng, n):
+  return pair_of_rdms(np_rng, n, 0.5)
+
+
+@pytest.mark.parametrize(
+  "draw, num, limit",
+  [
+    (noisy_rdms, 24, 60),
+    (smooth_rdms, 24, 60),
+    (tied_rdms, 24, 60),
+    (noisy_rdms, 40, 0),  # By influences, as of more than 60 items.
+    (smooth_rdms, 40, 0),
+  ],
+)
+def test_coverage_over_items(draw, num, limit, monkeypatch):
+  monkeypatch.setattr(rdm_compare, "MAX_JACKKNIFE", limit)
   methods = ("spearman", "pearson")
   truth = {method: [] for method in methods}
-  for seed in range(40):
-    a, b = pair_of_rdms(np.random.default_rng([1, seed]), 80, noise)
+  for seed in range(20):
+    a, b = draw(np.random.default_rng([1, seed]), 120)
     for method in methods:
       truth[method].append(rdm_compare.correlate(upper(a), upper(b), method))
   hits = dict.fromkeys(methods, 0)
   for seed in range(300):
-    a, b = pair_of_rdms(np.random.default_rng([2, seed]), 40, noise)
+    a, b = draw(np.random.default_rng([2, seed]), num)
     for method in methods:
       found = rdm_compare.compare(a, b, method)
       hits[method] += found.low <= np.mean(truth[method]) <= found.high
   for method in methods:
     assert 0.90 <= hits[method] / 300 <= 0.99, (method, hits[method])
+
+
+@pytest.mark.parametrize("method", rdm_compare.METHODS)
+def test_interval_of_few_items_equals_a_loop(np_rng, method):
+  a, b = pair_of_rdms(np_rng, 13, 1.0)
+  found = rdm_compare.compare(a, b, method)
+  left = []
+  for item in range(13):
+    kept = np.ix_(*[np.delete(np.arange(13), item)] * 2)
+    left.append(rdm_compare.correlate(upper(a[kept]), upper(b[kept]), method))
+  variance = 12 / 13 * np.sum((left - np.mean(left)) ** 2)
+  influence = rdm_compare._INFLUENCES[method](upper(a), upper(b), found.value)
+  error = np.sqrt(variance - np.var(influence) / 78)
+  reach = scipy.stats.t.ppf(0.975, 12) * error
+  assert found.low == pytest.approx(found.value - reach, rel=1e-9)
+  assert found.high == pytest.approx(min(found.value + reach, 1), rel=1e-9)
+
+
+def test_interval_of_many_items_equals_a_loop(np_rng):
+  a, b = pair_of_rdms(np_rng, 61, 1.0)
+  found = rdm_compare.compare(a, b, "pearson")
+  places = list(zip(*np.triu_indices(61, 1), strict=True))
+  influence = rdm_compare._pearson_influence(upper(a), upper(b), found.value)
+  matrix = np.zeros((61, 61))
+  for (i, j), of_pair in zip(places, influence, strict=True):
+    matrix[i, j] = matrix[j, i] = of_pair - influence.mean()
+  total = 0.0
+  for i, j in places:  # All pairs that share an item with this one.
+    total += matrix[i, j] * (matrix[i].sum() + matrix[j].sum() - matrix[i, j])
+  error = np.sqrt(total * 61 / 60) / len(places)
+  reach = scipy.stats.t.ppf(0.975, 60) * error
+  assert found.high == pytest.approx(found.value + reach, rel=1e-9)
+  assert found.low == pytest.approx(found.value - reach, rel=1e-9)
 
 
 def test_noise_ceiling_by_a_loop(np_rng):

@@ -84,6 +84,7 @@ def make_content(name="aligned", **changes):
     ),
     scatters=[plots.Scatter(name, [0.1, 0.9], [0.2, 0.8], 0.5)],
     reliability=[plots.Reliability(name, [0.5], [0.4], [9])],
+    uncertainty_note=name,
     examples=[example],
     examples_note=name,
     clusters=[report.Cluster(name, images(2), note=name)],
@@ -315,6 +316,8 @@ def test_only_colour_pictures_of_bytes(image):
     ("words", ["words"]),
     (plots.Estimate(0.5, 0.25, 0.75), ["0.500", "[0.250, 0.750]"]),
     (plots.Estimate(0.5), ["0.500"]),
+    # Bounds, such as of a noise ceiling, are no interval of a number.
+    (plots.Range(0.477, 0.577), ["0.477 to 0.577"]),
     (plots.Estimate(float("nan"), float("nan"), float("nan")), ["–"]),
   ],
 )
@@ -323,6 +326,23 @@ def test_cells(cell, expected):
   page = Page(report.render_report(report.ReportContent(tables=[table])))
   words = page.text
   assert words[words.index("base") + 1 :] == expected
+
+
+def test_every_table_scrolls_in_its_own_box(whole):
+  assert whole.count("<table") == whole.count('<div class="scroll"><table') > 3
+  (rule,) = re.findall(r"\n\.scroll \{([^{}]*)\}", report._CSS)
+  assert "overflow-x: auto" in rule
+
+
+@pytest.mark.parametrize(
+  "categories, said", [(("",) * 5, 0), (("a", "a", "b", "b", "b"), 2)]
+)
+def test_order_of_the_items_is_said_only_where_they_are_sorted(
+  categories, said, no_drawing
+):
+  rdms = plots.Rdms({"people": 1 - np.eye(5)}, categories)
+  page = report.render_report(report.ReportContent(rdms=rdms))
+  assert page.count("by category") == said
 
 
 def test_cells_of_tables_are_never_broken_inside_a_word():

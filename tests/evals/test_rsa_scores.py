@@ -78,6 +78,15 @@ def test_constant_people_have_a_reason(people):
   assert np.isnan(rdm_compare.noise_ceiling(persons, "pearson")).all()
 
 
+def test_intervals_of_very_few_items_are_qualified(people):
+  x, data = people
+  few = rsa_scores.RdmSet("few", data.rdm[:7, :7])
+  (row,) = rsa_scores.rows(x[:7], few, metrics=("dot",), methods=("pearson",))
+  assert row.note == "over items; intervals were tried from 12 items on"
+  (row, _) = rsa_scores.rows(x, data, metrics=("dot",), methods=("pearson",))
+  assert row.note == "over items"
+
+
 def test_dense_is_the_dot_product(np_rng):
   x = np_rng.normal(size=(11, 3))
   rdm = rsa_scores.dense("vice", x).rdm

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from alignet_jax.evals import breeds, models, score, usefulness
+from alignet_jax.evals import breeds, corruptions, models, score, usefulness
 
 SHIFT_NAMES = {"imagenet-a", "imagenet-r", "imagenet-v2", "imagenet-sketch"}
 
@@ -40,7 +40,10 @@ def test_all_measures_and_what_is_missing():
   assert "11 training images" in found["pets", "few_shot", "25-shot"].note
   assert found["pets", "linear_probe", ""].value > 0.8
   assert found["pets", "nearest_neighbours", "k = 20"].value > 0.8
-  assert found["pets", "anomaly_auc", "one against the rest"].value > 0.8
+  row = found["pets", "anomaly_auc", "one against the rest"]
+  assert row.value > 0.8 and row.chance == 0.5 and row.num == 20
+  assert found["pets", "nearest_neighbours", "k = 20"].chance == 0.25
+  assert found["pets", "linear_probe", ""].chance == 0.25
   assert found["pets", "corruption", ""].is_skipped
   assert "no features of birds/train" in found["birds", "all", ""].note
   # Nothing that the suite could have is left out in silence.
@@ -140,7 +143,7 @@ class Pictures:
     return self.pixels[rows]
 
 
-def test_corruptions_take_a_callable():
+def test_corruptions_take_a_callable(monkeypatch):
   np_rng = np.random.default_rng(0)
   sets = {}
   for name, num in (("pets/train", 20), ("pets/test", 10)):
@@ -154,10 +157,19 @@ def test_corruptions_take_a_callable():
   def function(image):
     return image.mean(axis=3).reshape(len(image), -1) / 255
 
+  seen, apply = [], corruptions.apply
+
+  def seeing(image, name, *, severity):
+    seen.append((name, severity))
+    return apply(image, name, severity=severity)
+
+  monkeypatch.setattr(corruptions, "apply", seeing)
   model = models.from_callable("m", function, sets)
   rows, _ = usefulness.run(
     {"m": model}, ["pets"], shots=(1,), images=sets, severities=(1, 5)
   )
+  expected = {(name, s) for name in corruptions.CORRUPTIONS for s in (1, 5)}
+  assert set(seen) == expected
   found = scores(rows)
   for name in ("gaussian_noise", "blur", "contrast", "pixelate", "jpeg"):
     row = found["pets", "corruption", name]
