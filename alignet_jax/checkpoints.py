@@ -86,7 +86,7 @@ class Checkpoints:
         ),
       )
     for step in self.steps() if best_metric else ():
-      with contextlib.suppress(Exception):  # Damaged; `restore` says so.
+      with contextlib.suppress(Exception):  # Damaged; `restore_best` says so.
         self._kept.note(step, self._value(self._read_record(step)["history"]))
 
   def __enter__(self):
@@ -206,11 +206,12 @@ class Checkpoints:
       self._drop(broken)
     return state, []
 
-  def restore_best(self, state):
+  def restore_best(self, state, history):
     """Reads the best of the checkpoints that are kept.
 
     Args:
       state: As of `restore`.
+      history: Of the training. It says which step is the best.
 
     Returns:
       The step that it is of, and its state.
@@ -225,8 +226,15 @@ class Checkpoints:
         f"No checkpoint in {self._directory} is the best: no evaluation gave a"
         f" {self._best_metric} that is a number. Set export to 'last'."
       )
+    values = _Kept(1, self._kept.mode)
+    for number, row in enumerate(history, 1):
+      values.note(number, row.get(self._best_metric))
+    best = values.best(range(1, len(history) + 1))
     reason, result = None, None
     try:
+      if best != step:
+        step = best
+        raise ValueError("there is no whole one of this step")
       _, result = self._read(step, state)
     except Exception as error:
       reason = str(error).strip().split("\n")[0][:200] or repr(error)
@@ -275,8 +283,11 @@ class Checkpoints:
     record = self._manager.restore(
       step, args=args.Composite(record=args.JsonRestore())
     ).record
-    # Also before it can tell that the checkpoint is another model's.
-    if record.get("checksum") != _checksum_of_record(record):
+    # Also before it can tell that the checkpoint is another model's. Records
+    # of earlier versions have none.
+    if record.get("checksum", _checksum_of_record(record)) != (
+      _checksum_of_record(record)
+    ):
       raise ValueError("checksum of the record is not that of its contents")
     return record
 
@@ -293,6 +304,7 @@ class _Kept:
 
   def __init__(self, keep, best_mode):
     self._keep = keep
+    self.mode = best_mode
     self._sign = 1 if best_mode == "min" else -1
     self._values = {}  # Step -> value of the metric.
 

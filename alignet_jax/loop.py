@@ -58,7 +58,7 @@ class Settings:
     eval_fn: Function from the state to a dict of scalars, which get the prefix
       "val_" in the history, in the row of the update before. Must leave the
       state as it is.
-    eval_every: Steps between evaluations; there is always one at the end. 0 for
+    eval_every: Steps between evaluations; there is one at the end, too. 0 for
       none.
     on_bad_loss: What to do about a loss, or a metric "grad_norm", that is no
       number, or a spike: "stop", or "skip" the update. See `guard`.
@@ -275,7 +275,7 @@ def train(
         raise
       save()
     if exports_best and (done or step == num_steps):
-      best_step, state = saver.restore_best(state)
+      best_step, state = saver.restore_best(state, history)
       log(f"{label}: of {step} {unit}, {best_step} are the best; they count")
   stopped = agreement.number(number())
   if stopped:

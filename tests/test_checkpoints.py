@@ -1,5 +1,6 @@
 """Checkpoints beyond those of the loop: places, the best one, a bad disk."""
 
+import json
 import os
 
 import jax
@@ -110,6 +111,19 @@ def test_a_record_that_was_changed_gives_way_to_the_one_before(
   assert "step 2" in lines[0] and "checksum of the record" in lines[0]
   assert history == [{"loss": 0.25}]
   assert_same(restored, make_state(1))
+
+
+def test_a_record_of_an_earlier_version_has_no_checksum(tmp_path):
+  with checkpoints.Checkpoints(tmp_path, log=lambda line: None) as saver:
+    saver.save(1, make_state(), [{"loss": 0.25}])
+  (path,) = (tmp_path / "1" / "record").glob("metadata*")
+  record = json.loads(path.read_text())
+  del record["checksum"]
+  path.write_text(json.dumps(record))
+  with checkpoints.Checkpoints(tmp_path, log=lambda line: None) as saver:
+    restored, history = saver.restore(make_state(0))
+  assert history == [{"loss": 0.25}]
+  assert_same(restored, make_state())
 
 
 def test_what_is_spent_after_a_save_is_saved_as_it_was(tmp_path):

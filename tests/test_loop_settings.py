@@ -155,6 +155,12 @@ def test_a_best_that_cannot_be_is_refused(tmp_path):
       path.write_bytes(b"")
   with pytest.raises(artifacts.InputError, match="step 3 .* the best, is dama"):
     train(tmp_path / "cut", **settings)
+  # Where it cannot even be told what it was, no other counts in its place.
+  for path in (tmp_path / "cut" / "3" / "record").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"")
+  with pytest.raises(artifacts.InputError, match="step 3 .* the best, is dama"):
+    train(tmp_path / "cut", **settings)
 
 
 @pytest.mark.parametrize("at", [0, 3, 5])

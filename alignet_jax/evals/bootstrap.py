@@ -3,8 +3,10 @@
 What is drawn anew decides what the interval speaks about. Over triplets: the
 same objects and people, other questions. Over objects: other objects, so that
 triplets which share one are not taken for independent. Over people: other
-people. Each interval is the range of the middle 95% of the draws; of fewer than
-`FEW` rows, whose draws spread too little, it is Student's t.
+people. Each interval is the range of the middle 95% of the draws. Those of few
+rows spread too little: ratios and means of fewer than `FEW` have Student's t
+instead; correlations have not (of .5, an interval covered .88 at 8 rows, .92 at
+15 and .93 at 25), nor have draws of objects.
 
 Usage:
   low, high = bootstrap.ratio(hits, totals, seed=0)
@@ -131,7 +133,14 @@ def sums(group, hits, totals):
 
 
 def ratio_over_objects(
-  hits, totals, items, *, num_resamples=1000, level=0.95, seed=0
+  hits,
+  totals,
+  items,
+  *,
+  num_resamples=1000,
+  level=0.95,
+  bounds=(-math.inf, math.inf),
+  seed=0,
 ):
   """Percentile interval of sum(hits) / sum(totals), objects drawn anew.
 
@@ -147,8 +156,9 @@ def ratio_over_objects(
     hits: f64[m].
     totals: f64[m], not negative.
     items: int[m k], the different objects of each row, k from 1 to 3.
-    num_resamples: As of `ratio`, and so are the next two.
+    num_resamples: As of `ratio`, and so are the next three.
     level: See `num_resamples`.
+    bounds: See `num_resamples`.
     seed: See `num_resamples`.
 
   Returns:
@@ -181,7 +191,8 @@ def ratio_over_objects(
   denominator = drawn @ by_object[:, 1] - (width - 1) * totals.sum()
   pull = math.sqrt(variance / naive) if naive > 0 else 0.0
   draws = value + pull * (_divided(numerator, denominator) - value)
-  return percentiles(draws, level)
+  # Pulling can push a draw beyond what a ratio can be.
+  return percentiles(np.clip(draws, *bounds), level)
 
 
 def shared_variance(deviation, items):

@@ -176,7 +176,9 @@ def _accuracy(embedding, known, people, similarity, seed):
       "accuracy",
       f"{similarity}, objects drawn",
       value,
-      *bootstrap.ratio_over_objects(correct, ones, triplets, seed=seed),
+      *bootstrap.ratio_over_objects(
+        correct, ones, triplets, bounds=(0, 1), seed=seed
+      ),
       note="over objects",
     ),
   ]
@@ -233,7 +235,7 @@ def _accuracy(embedding, known, people, similarity, seed):
             found.accuracy,
             found.low,
             found.high,
-            note="any item of the category",
+            note="over triplets; any item of the category",
           )
         )
         made[-1] = dataclasses.replace(made[-1], num=found.num_triplets)
@@ -322,7 +324,8 @@ def _repeats(embedding, known, people, similarity, seed):
         chance=odd_one_out.CHANCE,
         ceiling_high=1.0,
         num=int(clear.sum()),
-        note=f"{int((~clear).sum())} tied majorities left out{unknown}",
+        note=f"over triplets; {int((~clear).sum())} tied majorities left out"
+        f"{unknown}",
       )
     )
   made += uncertainty_rows(
@@ -331,7 +334,7 @@ def _repeats(embedding, known, people, similarity, seed):
     counts,
     similarity,
     seed,
-    note=unknown.removeprefix("; "),
+    note=f"over triplets{unknown}",
   )
   try:
     best = zero_shot.best_temperature(
@@ -352,8 +355,8 @@ def _repeats(embedding, known, people, similarity, seed):
     counts,
     f"{similarity}, fitted",
     seed,
-    note=f"temperature {best.temperature:.4g}, fitted on the same triplets"
-    + unknown,
+    note=f"over triplets; temperature {best.temperature:.4g}, fitted on the "
+    f"same triplets{unknown}",
   )
 
 

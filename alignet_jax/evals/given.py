@@ -7,6 +7,7 @@ Usage:
   data = given.read_data(args)
 """
 
+import argparse
 import dataclasses
 import pathlib
 
@@ -120,7 +121,7 @@ def _with_embed(opened, model, weights, output, image_size):
 
 def _student(args, out, name, text):
   """A student of a finished run: its weights say all that is needed."""
-  from alignet_jax.backbones import load
+  from alignet_jax.backbones import load, vit
 
   folder, _, variant = text.rpartition(":")
   head = pathlib.Path(folder) / f"{variant}.npz"
@@ -134,10 +135,17 @@ def _student(args, out, name, text):
       f"{head if path.is_file() else path}"
       + (f", but {', '.join(known)}." if folder and known else ".")
     )
-  opened = _backbone(args, out, name, f"{load.NOTED}:{path}")
+  text = f"{load.NOTED}:{path}"
   if head == path:
-    return opened
-  return models.transformed(name, opened, models.load_head(head))
+    return _backbone(args, out, name, text)
+  transform, output = models.load_head(head)
+  if output == vit.CLS_PATCH_MEAN:
+    raise artifacts.InputError(
+      f"{head} reads {output}, which is two outputs; make features of both with"
+      " alignet_jax.features --output=cls,patch_mean."
+    )
+  args = argparse.Namespace(**{**vars(args), "output": output})
+  return models.transformed(name, _backbone(args, out, name, text), transform)
 
 
 def read_data(args, of_models=None):

@@ -174,7 +174,7 @@ def _level(people, level, of_level, similarity, left_out):
       *of_level["majority_interval"],
       ceiling_high=1.0,
       num=of_level["num_triplets"] - tied,
-      note=f"{tied} tied majorities left out{unknown}",
+      note=f"over triplets; {tied} tied majorities left out{unknown}",
     )
   )
   return made
@@ -199,7 +199,7 @@ def _other_intervals(embedding, people, similarity, seed):
       num=len(hits),
     )
     low, high = bootstrap.ratio_over_objects(
-      hits, ones, people.triplets[here], seed=seed
+      hits, ones, people.triplets[here], bounds=(0, 1), seed=seed
     )
     made.append(
       row(
@@ -211,13 +211,15 @@ def _other_intervals(embedding, people, similarity, seed):
     )
     if people.participant is not None:
       by_person = bootstrap.sums(people.participant[here], hits, ones)
-      low, high = bootstrap.ratio(*by_person, bounds=(0, 1), seed=seed)
+      num, interval = len(by_person[0]), {}
+      if num > 1:
+        low, high = bootstrap.ratio(*by_person, bounds=(0, 1), seed=seed)
+        interval = {"low": low, "high": high}
       made.append(
         row(
           variant=f"{similarity}, {level}, people drawn",
-          low=low,
-          high=high,
-          note=f"over {len(by_person[0])} people",
+          **interval,
+          note=f"over {num} people" if interval else "one person, no interval",
         )
       )
     if people.rt is not None:

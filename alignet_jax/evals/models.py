@@ -198,11 +198,19 @@ def transformed(name, model, transform):
 
 
 def load_head(path):
-  """The linear head of a student, which the stage student wrote."""
+  """Reads the linear head of a student, which the stage student wrote.
+
+  Args:
+    path: `<variant>_head.npz`.
+
+  Returns:
+    `AffineTransform`, and the name of the backbone's output that it reads.
+  """
   arrays = artifacts.read_npz(path)
-  return transform_lib.AffineTransform(
+  transform = transform_lib.AffineTransform(
     arrays["kernel"], arrays["bias"], mean=0.0, std=1.0
   )
+  return transform, str(arrays["representation"])
 
 
 def rows_of(model, image_set, *, items=(), num_items=None):

@@ -150,7 +150,13 @@ def block(rows, argv):
   notes = dict.fromkeys(
     note for note in map(_interval_of, rows) if note is not None
   )
-  told = f"In brackets, 95% intervals: {'; '.join(notes)}." if notes else ""
+  drawn = [note for note in notes if " lowest and highest " in note]
+  others = [note for note in notes if note not in drawn]
+  told = " ".join(
+    f"In brackets, {what}: {'; '.join(found)}."
+    for what, found in (("95% intervals", others), ("ranges", drawn))
+    if found
+  )
   table = score.format_markdown(rows)
   return "\n".join([*lines, "", table, *(["", told] if told else [])])
 

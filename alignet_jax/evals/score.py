@@ -128,8 +128,9 @@ def with_common_ceilings(rows):
   """Rows without the ceilings that differ between models.
 
   Models that lack different items are scored on different triplets, each with a
-  ceiling of its own. A table with models side by side has one place for it: a
-  ceiling of other triplets would stand beside some of them.
+  ceiling of its own, or with none that is known. A table with models side by
+  side has one place for it, and a ceiling of other triplets would stand beside
+  some of them.
 
   Args:
     rows: Of `Score`.
@@ -139,7 +140,7 @@ def with_common_ceilings(rows):
   """
   met = {}
   for row in rows:
-    if math.isfinite(row.ceiling_high):
+    if not row.is_skipped:
       key = row.dataset, row.measure, row.variant
       met.setdefault(key, set()).add((row.ceiling_low, row.ceiling_high))
   differ = {key for key, ceilings in met.items() if _differ(ceilings)}

@@ -80,8 +80,10 @@ def run_student(context):
       context.out / f"{variant}.npz", trained["backbone"], backbone
     )
     if "triplet_head" in trained:
-      weights_lib.save(
-        context.out / f"{variant}_head.npz", trained["triplet_head"]
+      artifacts.write_npz(
+        context.out / f"{variant}_head.npz",
+        **jax.device_get(trained["triplet_head"]),
+        representation=np.array(settings.representation),
       )
     rows += [
       {"variant": variant, "step": step, **row}

@@ -34,6 +34,14 @@ def test_nothing_has_no_interval():
   assert np.isnan(bootstrap.ratio([], [])).all()
   empty = np.zeros((0, 3), int)
   assert np.isnan(bootstrap.ratio_over_objects([], [], empty)).all()
+  # One miss of many: what is drawn around it goes beyond 1.
+  items = np.argsort(np.random.default_rng(0).random((60, 9)), axis=1)[:, :3]
+  hits = np.arange(60) > 0
+  assert bootstrap.ratio_over_objects(hits, hits + ~hits, items)[1] > 1
+  assert (
+    bootstrap.ratio_over_objects(hits, hits + ~hits, items, bounds=(0, 1))[1]
+    == 1
+  )
   assert np.isnan(bootstrap.correlation([1.0], [2.0])).all()
   with pytest.raises(ValueError, match="level is 2"):
     bootstrap.percentiles([1.0], 2)

@@ -83,6 +83,13 @@ def test_ceilings_that_differ_stand_beside_no_model(rows):
   found = score.with_common_ceilings(every)
   assert [math.isfinite(row.ceiling_high) for row in found] == [0, 0, 1, 1]
   assert [row.value for row in found] == [row.value for row in every]
+  unknown = dataclasses.replace(
+    rows[0], ceiling_low=math.nan, ceiling_high=math.nan, model="unknown"
+  )
+  found = score.with_common_ceilings([rows[0], unknown])
+  assert not any(math.isfinite(row.ceiling_high) for row in found)
+  skipped = dataclasses.replace(unknown, note=f"{score.SKIPPED}no features.")
+  assert score.with_common_ceilings([rows[0], skipped])[0] == rows[0]
   table = score.format_markdown(every).splitlines()
   assert table[2].endswith("|  |") and table[3].endswith("| 0.6730 |")
   assert score.with_common_ceilings(rows[:1]) == rows[:1]

@@ -14,6 +14,7 @@ import pytest
 from alignet_jax import artifacts
 from alignet_jax import config as config_lib
 from alignet_jax.backbones import vit, weights
+from alignet_jax.evals import models
 from alignet_jax.images import collections
 from alignet_jax.student import optimizer, settings, stage
 from alignet_jax.triplets import dense_files, files
@@ -141,8 +142,9 @@ def test_a_dense_student_is_trained_from_what_the_stages_left(context):
   after = weights.read(given.out / "control.npz")
   for name, x in before.items():
     np.testing.assert_array_equal(after[name], x, err_msg=name)
-  head = weights.read(given.out / "control_head.npz")
-  assert head["kernel"].shape == (6, 7)
+  head, representation = models.load_head(given.out / "control_head.npz")
+  assert head.weights.shape == (6, 7)
+  assert representation == given.config.student.representation
   rows = (given.out / "losses.csv").read_text().splitlines()
   assert len(rows) == 3 and "distance" in rows[0]
 
