@@ -702,8 +702,9 @@ def test_a_student_of_a_finished_run_embeds_pictures(tmp_path, np_rng):
     backbone_stage.save(tmp_path / f"{variant}.npz", params, backbone)
   kernel, bias = np_rng.normal(size=(8, 3)), np_rng.normal(size=3)
   head = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-  head["representation"] = np.array("patch_mean")
   artifacts.write_npz(tmp_path / "aligned_head.npz", **head)
+  described = {"representation": "patch_mean"}
+  artifacts.write_json(tmp_path / "head.json", described)
   pictures = np_rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
   artifacts.write_npy(tmp_path / "pictures.npy", pictures)
   distances = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
@@ -741,7 +742,7 @@ def test_a_student_of_a_finished_run_embeds_pictures(tmp_path, np_rng):
   )
   np.testing.assert_allclose(
     models.rows_of(through["m"], "mine", num_items=5),
-    patch_mean @ kernel + bias,
+    np.asarray(patch_mean) @ kernel + bias,
     rtol=1e-5,
     atol=1e-5,
   )

@@ -201,7 +201,7 @@ def load_head(path):
   """Reads the linear head of a student, which the stage student wrote.
 
   Args:
-    path: `<variant>_head.npz`.
+    path: `<variant>_head.npz`, beside `head.json`.
 
   Returns:
     `AffineTransform`, and the name of the backbone's output that it reads.
@@ -210,7 +210,8 @@ def load_head(path):
   transform = transform_lib.AffineTransform(
     arrays["kernel"], arrays["bias"], mean=0.0, std=1.0
   )
-  return transform, str(arrays["representation"])
+  described = artifacts.read_json(path.with_name("head.json"))
+  return transform, described["representation"]
 
 
 def rows_of(model, image_set, *, items=(), num_items=None):

@@ -28,8 +28,9 @@ def run_student(context):
   Writes `base.npz` (the backbone before) and, for each variant,
   `<variant>.npz` (the backbone after the last step or, with config.student
   .export "best", after the one with the least held-out loss; names of
-  big_vision) and, if there is one, `<variant>_head.npz`, `backbone.json` (the
-  architecture, which the files of weights note as well) and `losses.csv`
+  big_vision) and, if there is one, `<variant>_head.npz` with `head.json`
+  (what it reads), `backbone.json` (the architecture, which the files of weights
+  note as well) and `losses.csv`
   (variant, step and the metrics of `train.train_step`, with "val_loss" and
   "val_accuracy" on held-out triplets after the updates of some steps).
 
@@ -80,10 +81,11 @@ def run_student(context):
       context.out / f"{variant}.npz", trained["backbone"], backbone
     )
     if "triplet_head" in trained:
-      artifacts.write_npz(
-        context.out / f"{variant}_head.npz",
-        **jax.device_get(trained["triplet_head"]),
-        representation=np.array(settings.representation),
+      weights_lib.save(
+        context.out / f"{variant}_head.npz", trained["triplet_head"]
+      )
+      artifacts.write_json(
+        context.out / "head.json", {"representation": settings.representation}
       )
     rows += [
       {"variant": variant, "step": step, **row}

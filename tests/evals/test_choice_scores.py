@@ -319,7 +319,8 @@ def test_the_calibration_error_says_what_is_chance(rows):
   plain = rows["calibration_error", "dot"]
   assert "a calibrated model would have 0." in plain.note
   fitted = rows["calibration_error", "dot, fitted"]
-  assert fitted.note.startswith("temperature ") and "by chance" in fitted.note
+  assert fitted.note.startswith("over triplets; temperature ")
+  assert "by chance" in fitted.note
 
 
 @pytest.mark.parametrize(
