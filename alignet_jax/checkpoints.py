@@ -220,21 +220,17 @@ class Checkpoints:
       artifacts.InputError: There is none, or it is damaged.
     """
     self.wait()
-    step = distributed.broadcast(self.best_step())
+    values = _Kept(1, self._kept.mode)
+    for number, row in enumerate(history, 1):
+      values.note(number, row.get(self._best_metric))
+    step = values.best(range(1, len(history) + 1))
     if step is None:
       raise artifacts.InputError(
         f"No checkpoint in {self._directory} is the best: no evaluation gave a"
         f" {self._best_metric} that is a number. Set export to 'last'."
       )
-    values = _Kept(1, self._kept.mode)
-    for number, row in enumerate(history, 1):
-      values.note(number, row.get(self._best_metric))
-    best = values.best(range(1, len(history) + 1))
     reason, result = None, None
     try:
-      if best != step:
-        step = best
-        raise ValueError("there is no whole one of this step")
       _, result = self._read(step, state)
     except Exception as error:
       reason = str(error).strip().split("\n")[0][:200] or repr(error)

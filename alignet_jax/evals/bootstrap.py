@@ -5,8 +5,7 @@ same objects and people, other questions. Over objects: other objects, so that
 triplets which share one are not taken for independent. Over people: other
 people. Each interval is the range of the middle 95% of the draws. Those of few
 rows spread too little: ratios and means of fewer than `FEW` have Student's t
-instead; correlations have not (of .5, an interval covered .88 at 8 rows, .92 at
-15 and .93 at 25), nor have draws of objects.
+instead; correlations and draws of objects have not, and are too short for few.
 
 Usage:
   low, high = bootstrap.ratio(hits, totals, seed=0)

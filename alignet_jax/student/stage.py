@@ -28,11 +28,11 @@ def run_student(context):
   Writes `base.npz` (the backbone before) and, for each variant,
   `<variant>.npz` (the backbone after the last step or, with config.student
   .export "best", after the one with the least held-out loss; names of
-  big_vision) and, if there is one, `<variant>_head.npz` with `head.json`
-  (what it reads), `backbone.json` (the architecture, which the files of weights
-  note as well) and `losses.csv`
-  (variant, step and the metrics of `train.train_step`, with "val_loss" and
-  "val_accuracy" on held-out triplets after the updates of some steps).
+  big_vision) and, if there is one, `<variant>_head.npz` with `head.json` (what
+  it reads), `backbone.json` (the architecture, which the files of weights note
+  as well) and `losses.csv` (variant, step and the metrics of
+  `train.train_step`, with "val_loss" and "val_accuracy" on held-out triplets
+  after the updates of some steps).
 
   Args:
     context: `pipeline.StageContext`; reads config.student and config.triplets,
