@@ -694,8 +694,8 @@ def test_a_student_of_a_finished_run_embeds_pictures(tmp_path, np_rng):
     "mlp_dim": 11,
     "num_heads": 2,
   }
-  backbone = {**sizes, "pool": "gap", "size": 8, "value_range": (-1, 1)}
-  model = vit.ViT(**sizes, pool="gap")
+  backbone = {**sizes, "pool": "cls", "size": 8, "value_range": (-1, 1)}
+  model = vit.ViT(**sizes, pool="cls")
   for seed, variant in enumerate(("base", "aligned")):
     image = np.zeros((1, 8, 8, 3), np.float32)
     params = jax.jit(model.init)(jax.random.key(seed), image)["params"]
