@@ -7,9 +7,6 @@ tensors with a checksum of each, the history of the metrics, and a checksum of
 both. A newest checkpoint that does not read back as it was written is dropped,
 with a message, and the one before is taken.
 
-The checksums are computed on the devices, by integers only, so that they are
-the same on any number of devices and cost the training nothing on the host.
-
 Usage:
   with checkpoints.Checkpoints(scratch / "checkpoints", keep=2) as saver:
     state, history = saver.restore(state)
@@ -19,21 +16,14 @@ Usage:
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import pathlib
 import re
-import zlib
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from alignet_jax import artifacts, distributed, progress
-
-# Odd, so that every single bit counts; 2^32 divided by the golden ratio.
-_MULTIPLIER = np.uint32(0x9E3779B1)
+from alignet_jax import artifacts, checksums, distributed, progress
 
 
 class Checkpoints:
@@ -132,7 +122,7 @@ class Checkpoints:
       artifacts.WriteError: This one or the one before could not be written.
     """
     args = self._ocp.args
-    sums = checksums(state)
+    sums = checksums.of_state(state)
     self.wait()
     with self._explained("written", step):
       if step in self._manager.all_steps():
@@ -141,7 +131,7 @@ class Checkpoints:
         "tensors": _tensors(state, sums),
         "history": list(history),
       }
-      record["checksum"] = _checksum_of_record(record)
+      record["checksum"] = checksums.of_record(record)
       self._kept.note(step, self._value(history))
       self._manager.save(
         step,
@@ -269,7 +259,7 @@ class Checkpoints:
     restored = self._manager.restore(
       step, args=args.Composite(state=args.StandardRestore(template))
     ).state
-    for name, checksum in checksums(restored).items():
+    for name, checksum in checksums.of_state(restored).items():
       if int(checksum) != saved[name]["checksum"]:
         raise ValueError(f"checksum of {name} is not that of the record")
     return record, restored
@@ -281,8 +271,8 @@ class Checkpoints:
     ).record
     # Also before it can tell that the checkpoint is another model's. Records
     # of earlier versions have none.
-    if record.get("checksum", _checksum_of_record(record)) != (
-      _checksum_of_record(record)
+    if record.get("checksum", checksums.of_record(record)) != (
+      checksums.of_record(record)
     ):
       raise ValueError("checksum of the record is not that of its contents")
     return record
@@ -346,71 +336,14 @@ class _Explained:
     ) from error
 
 
-def checksums(state):
-  """Computes a number per array that any changed bit changes.
-
-  Args:
-    state: Tree of arrays.
-
-  Returns:
-    Dict from name to uint32[], of arrays in one piece perhaps still being
-    computed.
-  """
-  sums = {}
-  for name, x in _named(state):
-    sums[name] = _checksum(x)
-    if isinstance(x, jax.Array) and not x.is_fully_replicated:
-      # One at a time: of hundreds of programs whose devices wait for each
-      # other, those of simulated devices, which share threads, wait for ever.
-      jax.block_until_ready(sums[name])
-  return sums
-
-
-def _checksum_of_record(record):
-  """CRC-32 of what a record says, its own checksum left out."""
-  content = {k: v for k, v in record.items() if k != "checksum"}
-  return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-@jax.jit
-def _checksum(x):
-  """Sum over entries of their bits times an odd weight, modulo 2^32.
-
-  Integers add up to the same in any order, so neither the number of devices nor
-  the compiler matters. A single changed bit changes its summand by an odd
-  multiple of a power of two below 2^32, and so the sum.
-  """
-  if x.dtype == jnp.bool_:
-    x = x.astype(jnp.uint8)
-  word = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-  words = jax.lax.bitcast_convert_type(x, word).astype(jnp.uint32)
-  # By dimensions and not flattened: that would gather what is spread.
-  place = jnp.zeros(words.shape, jnp.uint32)
-  stride = 1
-  for axis in reversed(range(words.ndim)):
-    index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    place += index * np.uint32(stride % 2**32)
-    stride *= words.shape[axis]
-  weights = (place * _MULTIPLIER) | np.uint32(1)
-  return jnp.sum(words * weights, dtype=jnp.uint32)
-
-
 def _tensors(state, sums=None):
   """Describes the leaves of a tree by name, for the record."""
   table = {}
-  for name, x in _named(state):
+  for name, x in checksums.named(state):
     table[name] = {"shape": list(x.shape), "dtype": str(x.dtype)}
     if sums is not None:
       table[name]["checksum"] = int(sums[name])
   return table
-
-
-def _named(tree):
-  """Pairs of "/"-joined name and leaf."""
-  return [
-    (jax.tree_util.keystr(path, simple=True, separator="/"), x)
-    for path, x in jax.tree_util.tree_leaves_with_path(tree)
-  ]
 
 
 def _is_no_wait(record):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignet_jax import artifacts, checkpoints
+from alignet_jax import artifacts, checkpoints, checksums
 
 HISTORY = [{"loss": 0.1}, {"loss": float("nan")}]
 
@@ -59,8 +59,8 @@ def test_state_goes_from_any_number_of_devices_to_any(tmp_path, before, after):
 
 def test_a_checksum_is_the_same_on_any_devices_and_sees_any_bit():
   state = make_state()
-  sums = {k: int(x) for k, x in checkpoints.checksums(state).items()}
-  spread = checkpoints.checksums(place(state, 8))
+  sums = {k: int(x) for k, x in checksums.of_state(state).items()}
+  spread = checksums.of_state(place(state, 8))
   assert {k: int(x) for k, x in spread.items()} == sums
   # By hand: entry i counts (i * 0x9E3779B1 | 1) times its bits.
   bits = np.asarray(state["w"]).view(np.uint32).reshape(-1).astype(object)
@@ -69,7 +69,7 @@ def test_a_checksum_is_the_same_on_any_devices_and_sees_any_bit():
   for bit in (0, 13, 31):
     words = np.asarray(state["w"]).view(np.uint32).copy()
     words[5, 2] ^= np.uint32(1 << bit)
-    changed = checkpoints.checksums({"w": jnp.asarray(words.view(np.float32))})
+    changed = checksums.of_state({"w": jnp.asarray(words.view(np.float32))})
     assert int(changed["w"]) != sums["w"]
 
 
@@ -89,7 +89,7 @@ def test_checksums_of_many_cut_arrays_do_not_wait_for_each_other():
     jax.device_put(x, jax.sharding.NamedSharding(mesh, cut)) for cut in cuts
   ]
   state = {str(i): placed[i % len(cuts)] for i in range(240)}
-  assert len({int(s) for s in checkpoints.checksums(state).values()}) == 1
+  assert len({int(s) for s in checksums.of_state(state).values()}) == 1
 
 
 @pytest.mark.parametrize(

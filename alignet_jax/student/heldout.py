@@ -33,7 +33,7 @@ def evaluate(params, batches, **settings):
   for batch in batches:
     sums = _sums(params, batch, **settings)
     totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
-    # One program over several devices at a time; see `checkpoints.checksums`.
+    # One program over several devices at a time; see `checksums.of_state`.
     jax.block_until_ready(totals)
   number = float(totals["number"])
   return {k: float(totals[k]) / number for k in ("loss", "accuracy")}
